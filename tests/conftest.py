@@ -30,3 +30,14 @@ def _no_files_at_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("MLRS_UNSENT_DIR", str(tmp_path_factory.mktemp("unsent")))
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_daemon_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Neither start nor find the daemon of whoever runs the tests."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("MLRS_AUTOSTART", "0")
+        patched.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        patched.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
+        patched.delenv("MLRS_TARGET", raising=False)
+        yield

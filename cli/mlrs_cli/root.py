@@ -25,6 +25,7 @@ COMMANDS = {
     "tasks": "mlrs_cli.tasks.commands",
     "models": "mlrs_cli.models.commands",
     "health": "mlrs_cli.daemon.health",
+    "stop": "mlrs_cli.daemon.stop",
     "store": "mlrs_cli.daemon.store",
     "tokens": "mlrs_cli.daemon.tokens",
     "train": "mlrs_cli.train",
@@ -79,13 +80,25 @@ class DaemonAddress:
     server_name: str | None = None
 
 
+def default_address() -> str:
+    """Return the address of this user's daemon on this machine if it runs, else that of `mlrs serve`."""
+    from mlrs.errors import UnavailableError
+    from mlrs.local.place import local_place
+    from mlrs.local.starting import running_at
+
+    try:
+        return running_at(local_place()) or DEFAULT_ADDRESS
+    except UnavailableError:  # there is no place for one
+        return DEFAULT_ADDRESS
+
+
 def daemon_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add `--address` and how to be let in to a command that talks to a daemon, as its `daemon`."""
     address = click.option(
         "--address",
-        default=DEFAULT_ADDRESS,
-        envvar="MLRS_ADDRESS",
-        show_default=True,
+        default=default_address,
+        envvar="MLRS_TARGET",
+        show_default=f"this user's daemon if it runs, else {DEFAULT_ADDRESS}",
         show_envvar=True,
         metavar="HOST:PORT",
         help="The daemon's address: HOST:PORT, or unix:PATH.",

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 from mlrs.api.aio_run import Opening, Pending, PendingAdaptation, Run
 from mlrs.api.pushing import pushed
 from mlrs.api.views import AdvisorView
-from mlrs.local.target import default_target
+from mlrs.local.target import target_of
+from mlrs.protocol.addresses import Addresses
 from mlrs.protocol.joining import deleted
 from mlrs.protocol.routing import Call
 from mlrs.transport.access import TLS, access_of
@@ -62,14 +63,16 @@ def connect(
     allow_insecure_token: bool = False,
     unsent_dir: str | os.PathLike[str] | None = None,
 ) -> Advisor:
-    """Return an advisor of the daemon at an address; to be called while an event loop runs.
+    """Return an advisor of a daemon; to be called while an event loop runs.
 
-    See `mlrs.connect`.
+    See `mlrs.connect`. If this user's daemon has to be started, the first call that is awaited waits for it.
     """
-    addresses = check.targets(default_target() if target is None else target)
-    access = access_of(addresses, token, tls, allow_insecure_token=allow_insecure_token)
+    found = target_of(target)
+    access = access_of(found.addresses, token, tls, allow_insecure_token=allow_insecure_token)
     folder = default_folder() if unsent_dir is None else os.fspath(unsent_dir)
-    return Advisor(Connection(addresses, access, check.timeout_s(timeout_s), folder))
+    revive, start = (found.starter.revive, found.starter.start) if found.starter else (None, None)
+    addresses = Addresses(found.addresses, revive)
+    return Advisor(Connection(addresses, access, check.timeout_s(timeout_s), folder, start))
 
 
 class Advisor(AdvisorView[Connection]):
@@ -83,6 +86,7 @@ class Advisor(AdvisorView[Connection]):
         run = Run(self._connection, self._new_run(task, options))
 
         async def opening() -> Run:
+            await self._connection.started()
             return run if options.get("resume_from") is None else await run.open()
 
         return Opening(opening)
@@ -93,6 +97,7 @@ class Advisor(AdvisorView[Connection]):
         from mlrs.api.aio_sweep import Sweep  # which imports NumPy
 
         async def opening() -> Sweep:
+            await self._connection.started()
             await self._connection.wait(self._opened(ledger))
             return Sweep(self._connection, ledger)
 

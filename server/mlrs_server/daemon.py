@@ -88,7 +88,8 @@ async def _serve_until_stopped(config: ServerConfig) -> bool:
         address = starting.result()
         gc.collect()
         gc.freeze()  # modules, machine code and models live for ever: collections skip them
-        print(f"mlrs is listening on {address}", flush=True)  # noqa: T201  # read by people and by scripts
+        with suppress(OSError):  # whoever started it may have ended
+            os.write(sys.stdout.fileno(), f"mlrs is listening on {address}\n".encode())
         await stopping
     return True
 

@@ -24,7 +24,7 @@ SECRET_FLAGS = ("--tls-cert", "{cert}", "--tls-key", "{key}", "--tls-client-ca",
 
 
 def _mlrs(*arguments: object, token: str | None = None) -> Result:
-    env = {"COLUMNS": "200", "MLRS_TOKEN": token, "MLRS_ADDRESS": None, "MLRS_DATA_DIR": None}
+    env = {"COLUMNS": "200", "MLRS_TOKEN": token, "MLRS_TARGET": None, "MLRS_DATA_DIR": None}
     return CliRunner(env=env).invoke(command, list(map(str, arguments)))
 
 

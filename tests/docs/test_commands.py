@@ -29,7 +29,7 @@ def surroundings(stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     for folder in ("deploy", "docs", "examples", "performance"):
         (tmp_path / folder).symlink_to(ROOT / folder)
     monkeypatch.chdir(tmp_path)
-    variables = {"MLRS_ADDRESS": stage.address, "MLRS_DATA_DIR": str(stage.folder / "lib")}
+    variables = {"MLRS_TARGET": stage.address, "MLRS_DATA_DIR": str(stage.folder / "lib")}
     with mock.patch.dict(os.environ, variables):
         yield
 

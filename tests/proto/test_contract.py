@@ -14,9 +14,10 @@ from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
 from mlrs_core.config import Optimizer, RunConfig
 from mlrs_proto import v1 as pb
 from mlrs_proto.v1.advisor_service_pb2_grpc import AdvisorServiceServicer
+from mlrs_proto.v1.daemon_service_pb2_grpc import DaemonServiceServicer
 from mlrs_proto.v1.model_service_pb2_grpc import ModelServiceServicer
 from mlrs_proto.v1.task_service_pb2_grpc import TaskServiceServicer
-from tests.support.stubs import ADVISOR, METHODS, MODELS, TASKS
+from tests.support.stubs import ADVISOR, DAEMON, METHODS, MODELS, TASKS
 
 PROTO = Path(__file__).parents[2] / "proto"
 ENUMS = {
@@ -53,18 +54,21 @@ MODEL_RPCS = {
     "ListAliasChanges": UNARY,
 }
 TASK_RPCS = {"ListTasks": UNARY, "GetTask": UNARY, "ForgetTask": UNARY}
+DAEMON_RPCS = {"GetDaemon": UNARY}
 """The calls of the services."""
 
 SERVICERS = {
     "AdvisorService": AdvisorServiceServicer,
     "ModelService": ModelServiceServicer,
     "TaskService": TaskServiceServicer,
+    "DaemonService": DaemonServiceServicer,
 }
 """The generated base class of each service."""
 
 
 @pytest.mark.parametrize(
-    ("service", "rpcs"), [(ADVISOR, ADVISOR_RPCS), (MODELS, MODEL_RPCS), (TASKS, TASK_RPCS)]
+    ("service", "rpcs"),
+    [(ADVISOR, ADVISOR_RPCS), (MODELS, MODEL_RPCS), (TASKS, TASK_RPCS), (DAEMON, DAEMON_RPCS)],
 )
 def test_services_have_their_calls(service: Any, rpcs: Any) -> None:
     """Each service has the calls of the design, streaming on the sides that it should."""
@@ -83,7 +87,7 @@ def test_messages_are_named_after_their_call(method: MethodDescriptor) -> None:
 def test_wire_name_is_not_the_import_path() -> None:
     """On the wire the package is `mlrs.v1`, though its stubs are imported from `mlrs_proto.v1`."""
     assert {message.file.package for message in MESSAGES.values()} == {"mlrs.v1"}
-    services = [service.full_name for service in (ADVISOR, MODELS, TASKS)]
+    services = [service.full_name for service in (ADVISOR, MODELS, TASKS, DAEMON)]
     assert services == [f"mlrs.v1.{name}" for name in SERVICERS]
 
 

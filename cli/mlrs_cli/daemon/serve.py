@@ -8,12 +8,19 @@ from typing import Any
 
 import click
 
+from mlrs_cli.daemon.local import local_settings, told_starter
 from mlrs_cli.root import data_dir_option, reported
 
 PEM = click.Path(dir_okay=False, path_type=Path)
 
 
 @click.command()
+@click.option(
+    "--local",
+    is_flag=True,
+    help="Be this user's daemon on this machine, which programs find without an address: at a socket of its "
+    "own, with data of its own, until it is unused for ten minutes.",
+)
 @click.option(
     "--listen",
     metavar="HOST:PORT",
@@ -117,7 +124,7 @@ PEM = click.Path(dir_okay=False, path_type=Path)
     type=click.Choice(["auto", "console", "json"]),
     help="How it is logged, on standard error. [default: auto]",
 )
-def serve(config: Path | None, **flags: Any) -> None:
+def serve(config: Path | None, *, local: bool, **flags: Any) -> None:
     """Serve learning-rate advice until it is stopped (Ctrl-C or SIGTERM).
 
     Runs, their records and their states are kept in the data folder: a daemon that is stopped, or
@@ -129,6 +136,11 @@ def serve(config: Path | None, **flags: Any) -> None:
       mlrs serve --listen 127.0.0.1:50051       a flag, which wins over
       MLRS_LISTEN=127.0.0.1:50051 mlrs serve    an environment variable, which wins over
       mlrs serve --config mlrs.toml             a line `listen = "127.0.0.1:50051"` in a file
+
+    \b
+    Without an address, for the programs of one user on one machine. They also start it by themselves:
+      mlrs serve --local
+      mlrs stop
 
     \b
     Open to other machines:
@@ -147,7 +159,10 @@ def serve(config: Path | None, **flags: Any) -> None:
     from mlrs_server.errors import AdvisorError
     from mlrs_server.telemetry.logs import configure_logs
 
-    with reported(AdvisorError, OSError):  # what the system refuses a start, as by a limit, is no defect
+    if local:
+        flags |= local_settings(flags)
+    # What the system refuses a start, as by a limit, is no defect.
+    with reported(AdvisorError, OSError), told_starter(is_local=local):
         settings = load_config(config, flags)
         configure_logs(settings.log_level, settings.log_format)
         run_daemon(settings)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 from mlrs.api.pushing import pushed
 from mlrs.api.run import Run
 from mlrs.api.views import AdvisorView
-from mlrs.local.target import default_target
+from mlrs.local.target import target_of
+from mlrs.protocol.addresses import Addresses
 from mlrs.protocol.joining import deleted
 from mlrs.protocol.routing import Call
 from mlrs.transport.access import TLS, access_of
@@ -49,12 +50,17 @@ def connect(
     allow_insecure_token: bool = False,
     unsent_dir: str | os.PathLike[str] | None = None,
 ) -> Advisor:
-    """Return an advisor of the daemon at an address. Does not wait: the first call connects.
+    """Return an advisor of a daemon: the one at an address, or this user's own on this machine.
+
+    With an address it does not wait: the first call connects. Without one, and without `MLRS_TARGET`, it
+    starts the user's daemon if it does not run, which takes seconds the first time. That daemon ends by
+    itself after ten minutes without a call, and keeps everything; the next `connect` starts it again.
 
     Args:
         target: `host:port`, `[ipv6]:port` or `unix:path`. Several, as a list or separated by commas, are
             replicas over one database. Other replicas that these name are found automatically. Default: the
-            environment variable `MLRS_TARGET`.
+            environment variable `MLRS_TARGET`, else the user's daemon (`MLRS_AUTOSTART=0` forbids to start
+            it).
         timeout_s: the deadline of calls that are given none, in seconds.
         token: authenticates the caller, where the daemon requires that. Default: the environment variable
             `MLRS_TOKEN`.
@@ -68,11 +74,18 @@ def connect(
     Raises:
         InvalidArgumentError: an address names no port, the deadline is not positive, a file of `tls` cannot
             be read, or the token would be sent unencrypted.
+        UnavailableError: the user's daemon could not be started; the message says why.
     """
-    addresses = check.targets(default_target() if target is None else target)
-    access = access_of(addresses, token, tls, allow_insecure_token=allow_insecure_token)
-    folder = default_folder() if unsent_dir is None else os.fspath(unsent_dir)
-    return Advisor(Connection(addresses, access, check.timeout_s(timeout_s), folder))
+    found = target_of(target)
+    access = access_of(found.addresses, token, tls, allow_insecure_token=allow_insecure_token)
+    folder, limit_s = (
+        default_folder() if unsent_dir is None else os.fspath(unsent_dir),
+        check.timeout_s(timeout_s),
+    )
+    addresses = Addresses(found.addresses)
+    if found.starter is not None:
+        addresses = Addresses((found.starter.start(),), found.starter.revive)
+    return Advisor(Connection(addresses, access, limit_s, folder))
 
 
 class Advisor(AdvisorView[Connection]):

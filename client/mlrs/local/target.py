@@ -1,23 +1,72 @@
-"""The address of a daemon where the user gives none."""
+"""Which daemon a program talks to when it names none."""
 
 from __future__ import annotations
 
 import os
+import threading
+from dataclasses import dataclass
 
-from mlrs.errors import InvalidArgumentError
+from mlrs.errors import MlrsError
+from mlrs.local.place import Place, local_place
+from mlrs.local.starting import started_at
+from mlrs.values import arguments as check
 
 TARGET_VARIABLE = "MLRS_TARGET"
 """The environment variable of the default address."""
 
 
-def default_target() -> str:
-    """Return the address of the daemon to talk to: that of the environment variable `MLRS_TARGET`.
+@dataclass(frozen=True)
+class Target:
+    """A daemon: its addresses, and how to start it where that is the client's matter."""
+
+    addresses: tuple[str, ...]
+    """Its addresses, or those of its replicas."""
+    starter: Starter | None = None
+    """Starts it; `None`: others do."""
+
+
+def target_of(given: object) -> Target:
+    """Return the daemon that a user means; does not wait.
+
+    Args:
+        given: the addresses; `None`: those of the environment variable `MLRS_TARGET`, or else the daemon of
+            this user on this machine.
 
     Raises:
-        InvalidArgumentError: there is none.
+        InvalidArgumentError: an address names no port.
+        UnavailableError: no daemon is named, and there is no place for one on this machine.
     """
-    if target := os.environ.get(TARGET_VARIABLE):
-        return target
-    raise InvalidArgumentError(
-        f"target names no daemon: pass its address, or set {TARGET_VARIABLE}", field="target"
-    )
+    named = os.environ.get(TARGET_VARIABLE) or None if given is None else given
+    if named is not None:
+        return Target(check.targets(named))
+    place = local_place()
+    return Target((place.address,), Starter(place))
+
+
+class Starter:
+    """Starts a user's daemon where it does not run."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._starting = threading.Lock()
+
+    def start(self) -> str:
+        """Return the address of the daemon, which is started if it does not run; waits for it.
+
+        Raises:
+            UnavailableError: none could be started; the message says why.
+        """
+        return started_at(self._place)
+
+    def revive(self) -> None:
+        """Start the daemon again if it has ended, in a thread of its own; does not wait."""
+        if self._starting.acquire(blocking=False):
+            threading.Thread(target=self._revive, name="mlrs-start", daemon=True).start()
+
+    def _revive(self) -> None:
+        try:
+            self.start()
+        except MlrsError:
+            pass  # whoever calls it says that it is away; the next failed call tries again
+        finally:
+            self._starting.release()

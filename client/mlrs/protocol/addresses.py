@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from mlrs.errors import InvalidArgumentError
@@ -34,13 +35,20 @@ class Addresses:
         configured: those that the user gave, at least one.
     """
 
-    def __init__(self, configured: tuple[str, ...]) -> None:
+    def __init__(self, configured: tuple[str, ...], revive: Callable[[], None] | None = None) -> None:
+        """`revive` starts the daemon again in the background; it is called whenever none is there."""
         self.configured = configured
+        self._revive = revive
         self._known = {address: _Health() for address in configured}
         self._last_good = configured[0]
 
     def __str__(self) -> str:
         return ",".join(self.configured)
+
+    @property
+    def is_revived(self) -> bool:
+        """Whether a daemon that is not there is started again."""
+        return self._revive is not None
 
     @property
     def several(self) -> bool:
@@ -81,6 +89,8 @@ class Addresses:
         health = self._known[address]
         health.failed_at = time.monotonic()
         health.timeouts = health.timeouts + 1 if timed_out else 0
+        if self._revive is not None and not timed_out:
+            self._revive()
 
     def limit_s(self, address: str, left_s: float) -> float:
         """Return how long to wait for an address, in seconds, of the time that is left.

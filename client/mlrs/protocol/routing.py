@@ -98,11 +98,12 @@ class Route:
         if self._untried and self._deadline.left_s():
             self.address = self._untried.pop(0)
             return 0.0
-        if self._redirect is None:
+        comes_back = self._addresses.is_revived and isinstance(error, UnavailableError)
+        if self._redirect is None and not comes_back:
             raise error
         pause_s = self._backoff.next_s()
         if self._deadline.left_s() <= pause_s:
-            raise _no_owner(self._redirect, error) from error
+            raise error if self._redirect is None else _no_owner(self._redirect, error) from error
         self._hops = 0
         self._untried = self._addresses.in_order()
         self.address = self._untried.pop(0)

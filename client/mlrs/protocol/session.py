@@ -341,7 +341,8 @@ class Session:
                     other.replaced()
                     other.changed.notify_all()
         if not ledger.start.is_named:
-            self.host.announce(f"mlrs: run {ledger.run_ids[0]} at {address}")
+            look = f" (mlrs runs watch {ledger.run_ids[0]})" if self.addresses.is_revived else ""
+            self.host.announce(f"mlrs: run {ledger.run_ids[0]} at {address}{look}")
         self.recalled(ledger)
         if took_over:
             self.host.say(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import closing, nullcontext
 from functools import partial
 from typing import Any, TypeVar, cast
@@ -14,6 +14,7 @@ import grpc.aio
 
 from mlrs.errors import ClosedError, MlrsError, UnavailableError
 from mlrs.ledger.ledger import Ledger
+from mlrs.protocol.addresses import Addresses
 from mlrs.protocol.conversation import Conversation
 from mlrs.protocol.deadline import Deadline
 from mlrs.protocol.following import Following
@@ -58,8 +59,14 @@ class Connection(BaseConnection):
     """Channels to a daemon's addresses, with one stream for each in use, for the tasks of one event loop."""
 
     def __init__(
-        self, addresses: tuple[str, ...], access: Access, timeout_s: float, unsent_dir: str = ""
+        self,
+        addresses: Addresses,
+        access: Access,
+        timeout_s: float,
+        unsent_dir: str = "",
+        start: Callable[[], str] | None = None,
     ) -> None:
+        """`start` starts the daemon, waits for it and returns its address; called once, in a thread."""
         super().__init__(
             addresses,
             access,
@@ -73,17 +80,33 @@ class Connection(BaseConnection):
         self._streams: set[AdviceStream] = set()
         self._watches: set[Any] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._start = start
+        self._starting: asyncio.Task[None] | None = None
 
     def signal(self) -> Signal:
         """Return the signal that wakes the tasks which wait for a new run."""
         return Signal()
 
+    async def started(self) -> None:
+        """Wait until the daemon is started, where the connection was given how to."""
+        if self._start is None:
+            return
+        if self._starting is None or self._starting.done():  # after an error, again
+            self._starting = self._loop.create_task(self._started(self._start))
+        await asyncio.shield(self._starting)
+
+    async def _started(self, start: Callable[[], str]) -> None:
+        self.addresses.learn(await asyncio.to_thread(start))
+        self._start = None
+
     async def invoke(self, call: Call[T], timeout_s: float, home: str | None = None) -> T:
         """Make a unary call, first at the address `home` if that is given."""
+        await self.started()
         return await self.perform(called(self.session, call, timeout_s, home))
 
     async def act(self, action: Action[T]) -> T:
         """Run an action and return its result."""
+        await self.started()
         with closing(action):
             outcome: Any = None
             failure: MlrsError | None = None
@@ -135,6 +158,7 @@ class Connection(BaseConnection):
     async def watch(self, request: Any, timeout_s: float | None) -> AsyncIterator[RecordChunk]:
         """Stream the record of a run; `timeout_s`: the deadline of the whole, `None`: none."""
         self.check()
+        await self.started()
         following = Following(self.addresses, request.from_step, timeout_s, self.timeout_s)
         while True:
             try:

@@ -41,7 +41,7 @@ class BaseConnection(Host):
 
     def __init__(
         self,
-        addresses: tuple[str, ...],
+        addresses: Addresses,
         access: Access,
         timeout_s: float,
         unsent_dir: str,
@@ -51,7 +51,7 @@ class BaseConnection(Host):
     ) -> None:
         """`lock`: held during every call of the session; the last two open channels, see `Links`."""
         prepare_for_forks()
-        self.addresses = Addresses(addresses)
+        self.addresses = addresses
         self.timeout_s = timeout_s
         self.session = Session(self.addresses, timeout_s, self, calls)
         self.unsent_dir = unsent_dir

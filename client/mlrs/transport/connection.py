@@ -22,6 +22,7 @@ from mlrs.errors import ClosedError, DeadlineExceededError, MlrsError
 from mlrs.ledger.answers import Answer
 from mlrs.ledger.backlog import E
 from mlrs.ledger.ledger import Ledger
+from mlrs.protocol.addresses import Addresses
 from mlrs.protocol.conversation import Batch, Conversation
 from mlrs.protocol.deadline import Deadline
 from mlrs.protocol.following import Following
@@ -45,9 +46,7 @@ _logger = logging.getLogger("mlrs")
 class Connection(BaseConnection):
     """Channels to a daemon's addresses, with one stream for each in use. Thread-safe."""
 
-    def __init__(
-        self, addresses: tuple[str, ...], access: Access, timeout_s: float, unsent_dir: str = ""
-    ) -> None:
+    def __init__(self, addresses: Addresses, access: Access, timeout_s: float, unsent_dir: str = "") -> None:
         super().__init__(
             addresses,
             access,

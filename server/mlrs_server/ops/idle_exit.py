@@ -30,8 +30,8 @@ async def unused(calls: Calls, *, after_s: float, is_reachable: Callable[[], boo
     Args:
         calls: counts the calls.
         after_s: how long no call may be open.
-        is_reachable: whether anybody can connect: not after the file of a unix socket was removed, as with the
-            folder of a login session.
+        is_reachable: whether anybody can connect: not after the file of a unix socket was removed, as it
+            is with the folder of a login session.
     """
     clock = asyncio.get_running_loop().time
     while True:

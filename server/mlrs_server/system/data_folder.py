@@ -18,7 +18,11 @@ STORE_FILE = "mlrs.sqlite3"
 """The name of the SQLite store in the folder."""
 ADDRESS_FILE = "daemon.address"
 """The name of the file with the address of the daemon that uses the folder, for commands."""
-OWN = (STORE_FILE, "daemon.lock", ADDRESS_FILE, "models", "tokens.", ".new-")
+LOG_FILE = "daemon.log"
+"""The name of the log of a daemon that was started on demand."""
+LOCK_FILE = "daemon.lock"
+"""The name of the file that the daemon which uses the folder locks."""
+OWN = (STORE_FILE, LOCK_FILE, LOG_FILE, ADDRESS_FILE, "models", "tokens.", ".new-")
 """Prefixes of the names of the daemon's own files."""
 
 
@@ -37,7 +41,7 @@ def locked_folder(data_dir: Path) -> Iterator[None]:
     with ExitStack() as held:
         try:
             data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-            held.enter_context(locked(data_dir / "daemon.lock"))
+            held.enter_context(locked(data_dir / LOCK_FILE))
             _close_to_others(data_dir)
         except LockedError as error:
             raise FolderTakenError(
@@ -51,6 +55,18 @@ def locked_folder(data_dir: Path) -> Iterator[None]:
                 f"data_dir: cannot use the folder {data_dir}: {error}; choose another with --data-dir",
             ) from error
         yield
+
+
+def holder_of(data_dir: Path) -> int | None:
+    """Return the id of the process that uses a data folder; `None`: none does."""
+    file = data_dir / LOCK_FILE
+    if not file.exists():
+        return None
+    try:
+        with locked(file):
+            return None
+    except LockedError as error:
+        return int(error.holder) if error.holder.isdigit() else None
 
 
 @contextmanager

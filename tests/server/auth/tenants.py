@@ -113,6 +113,7 @@ def messages_of(rpc: str, *, run_id: str = "theirs", handle: int = 1, model: str
         "ListTasks": [pb.ListTasksRequest()],
         "GetTask": [pb.GetTaskRequest(task=run_id)],
         "ForgetTask": [pb.ForgetTaskRequest(task=run_id)],
+        "GetDaemon": [pb.GetDaemonRequest()],
     }[rpc]
 
 
