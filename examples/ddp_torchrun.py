@@ -1,7 +1,6 @@
 """Train digits with DDP: every process updates with the same advised learning rate.
 
-mlrs serve &
-torchrun --nproc-per-node=2 examples/ddp_torchrun.py --address 127.0.0.1:50051
+torchrun --nproc-per-node=2 examples/ddp_torchrun.py
 
 Only the lines marked with (mlrs) are for mlrs, and they are the same on every rank: the losses of the ranks
 are averaged, rank 0 asks the daemon, and all ranks get its answer. If a process is killed and torchrun starts
@@ -29,7 +28,7 @@ from mlrs.torch import AdvisedLR
 def parse_arguments() -> Namespace:
     """Return the settings."""
     parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
-    parser.add_argument("--address", required=True, help="the daemon, HOST:PORT")
+    parser.add_argument("--address", help="the daemon, HOST:PORT; default: this user's own")
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--batch-size", type=int, default=32, help="of each rank")
     parser.add_argument("--checkpoint", type=Path, help="saved after each epoch; where to go on from")

@@ -1,7 +1,6 @@
 """Train a small network on digits from a learning rate that is far too low, with and without meta mode.
 
-mlrs serve &
-python examples/meta_mode.py --address 127.0.0.1:50051 --plot meta_mode.png
+python examples/meta_mode.py --plot meta_mode.png
 
 Prints a JSON object for each run. With --plot, draws learning rates and validation losses (needs matplotlib).
 """
@@ -78,7 +77,7 @@ def draw(path: Path, seen: dict[str, tuple[list[float], list[float]]]) -> None:
 def main() -> None:
     """Train twice, report, and draw."""
     parser = ArgumentParser(description=__doc__)
-    parser.add_argument("--address", required=True, help="the daemon, HOST:PORT")
+    parser.add_argument("--address", help="the daemon, HOST:PORT; default: this user's own")
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--initial-lr", type=float, default=1e-3, help="what both runs start from")
     parser.add_argument("--every", type=int, default=5, help="steps from one update to the next")

@@ -5,8 +5,7 @@ first trial searches for a learning rate, and the memory of the task chooses tha
 the trials before it ended.
 
 pip install optuna
-mlrs serve &
-python examples/optuna_study.py --address 127.0.0.1:50051 [--trials 12] [--steps 300]
+python examples/optuna_study.py [--trials 12] [--steps 300]
 """
 
 from __future__ import annotations
@@ -73,7 +72,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--address", required=True, help="the daemon, HOST:PORT; start one with `mlrs serve`")
+    parser.add_argument("--address", help="the daemon, HOST:PORT; default: this user's own")
     parser.add_argument("--trials", type=int, default=12)
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--task", help="the name of what is trained; default: a new one")

@@ -1,7 +1,6 @@
 """Train logistic regression on digits in plain NumPy, advised by a daemon or by a hand-made schedule.
 
-mlrs serve &
-python examples/train_numpy.py --address 127.0.0.1:50051
+python examples/train_numpy.py
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Train a small CNN on digits with PyTorch, advised by a daemon or by a hand-made schedule.
 
-mlrs serve &
-python examples/train_torch.py --address 127.0.0.1:50051
+python examples/train_torch.py
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
     import mlrs
 
-    with mlrs.connect("localhost:50051") as advisor:
+    with mlrs.connect() as advisor:
         run = advisor.run("resnet18-cifar10", horizon=10_000, num_classes=10, optimizer="sgd")
         for step in range(10_000):
             loss = train_batch(step)            # yours

@@ -1,6 +1,6 @@
 """The client for asyncio: the interface of `mlrs` with methods to await.
 
-    async with mlrs.aio.connect("localhost:50051") as advisor:
+    async with mlrs.aio.connect() as advisor:
         run = await advisor.run("resnet18-cifar10", horizon=10_000, num_classes=10, optimizer="sgd")
         for step in range(10_000):
             pending = run.observe(step, train_batch(step))   # returns at once

@@ -23,6 +23,7 @@ from matplotlib import pyplot as plt
 
 import mlrs
 import mlrs.aio
+from mlrs.api import shared
 from tests.docs import yours
 from tests.docs.blocks import BLOCKS, DOCSTRINGS, ROOT, Block, in_language
 from tests.docs.conftest import Stage
@@ -44,7 +45,10 @@ def connect(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
         opened.append(really(*arguments, **({"timeout_s": 30.0} | options)))
         return opened[-1]
 
+    monkeypatch.setenv("MLRS_TARGET", stage.address)
     monkeypatch.setattr(mlrs, "connect", connected)
+    monkeypatch.setattr(shared, "connect", connected)
+    monkeypatch.setattr(shared, "_shared", shared._Shared())
     monkeypatch.setattr(mlrs.aio, "connect", partial(mlrs.aio.connect, timeout_s=30.0))
     yield lambda: connected(stage.address)
     for advisor in opened:

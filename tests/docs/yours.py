@@ -206,6 +206,7 @@ def nothing(_: Connect) -> Names:
 PAGES: dict[str, Callable[[Connect], Names]] = {
     "README.md": readme,
     "docs/distributed.md": distributed,
+    "docs/local-daemon.md": readme,
     "docs/meta-mode.md": meta_mode,
     "docs/meta-training.md": meta_training,
     "docs/rescue.md": rescue,

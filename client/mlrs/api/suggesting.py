@@ -11,9 +11,6 @@ from mlrs.errors import MlrsError
 from mlrs.values.search_types import SearchResult
 from mlrs.values.types import Optimizer
 
-DEFAULT_TARGET = "localhost:50051"
-"""Where a daemon listens unless it is told otherwise."""
-
 
 def suggest(
     loop: TrialLoop,
@@ -22,14 +19,14 @@ def suggest(
     optimizer: Optimizer | str | None = None,
     momentum: float | None = None,
     initial_lr: float | None = None,
-    advisor: Advisor | str = DEFAULT_TARGET,
+    advisor: Advisor | str | None = None,
     start: str | Callable[[], str] | None = None,
 ) -> SearchResult:
     """Find a learning rate for a loop that follows a schedule of its own, as a learning-rate finder does.
 
     It makes the trials of `Run.search`, and leaves the loop as it was and no run behind.
 
-        found = mlrs.suggest(loop, horizon=10_000, optimizer="adamw", advisor="localhost:50051")
+        found = mlrs.suggest(loop, horizon=10_000, optimizer="adamw")
         train(found.learning_rate)   # yours
 
     Args:
@@ -38,7 +35,7 @@ def suggest(
         optimizer: the update rule.
         momentum: its momentum (for Adam, beta 1).
         initial_lr: where trials begin. Default: a multiple of what the optimizer's users start from.
-        advisor: the daemon, connected or by its address.
+        advisor: the daemon, connected or by its address. Default: as `connect()` finds it.
         start: as for `Run.search`.
 
     Returns:
@@ -49,7 +46,7 @@ def suggest(
         UnavailableError, DeadlineExceededError: no daemon answers.
     """
     with ExitStack() as held:
-        if isinstance(advisor, str):
+        if not isinstance(advisor, Advisor):
             advisor = held.enter_context(connect(advisor))
         run = advisor.run(
             "suggest",

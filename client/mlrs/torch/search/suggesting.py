@@ -29,7 +29,7 @@ def suggest(
     scaler: torch.amp.GradScaler | None = None,
     also_save: Iterable[Any] = (),
     save_to: SaveTo = "device",
-    advisor: mlrs.Advisor | str = "localhost:50051",
+    advisor: mlrs.Advisor | str | None = None,
 ) -> mlrs.SearchResult:
     """Find a learning rate in a few short trials, and leave everything as it was, to the bit.
 
@@ -45,7 +45,7 @@ def suggest(
         scaler: the AMP scaler.
         also_save: what else steps change.
         save_to: where copies are kept.
-        advisor: the daemon, connected or by its address.
+        advisor: the daemon, connected or by its address. Default: as `mlrs.connect()` finds it.
 
     Returns:
         The learning rate of the group with the largest one, and the trials.
