@@ -41,7 +41,8 @@ def launched(place: Place) -> subprocess.Popen[bytes]:
             )
         except OSError as error:
             raise UnavailableError(f"no daemon can be started: {error}; mend that, {WAY_OUT}") from error
-    _launches.append(process)  # which Python would otherwise complain about when it collects it
+    # Python complains of processes that it collects while they run.
+    _launches[:] = [process, *(earlier for earlier in _launches if earlier.poll() is None)]
     return process
 
 

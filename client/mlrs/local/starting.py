@@ -62,10 +62,11 @@ def started_at(place: Place, *, within_s: float = START_S) -> str:
     Raises:
         UnavailableError: none could be started; the message says why.
     """
+    job = job_of()
+    _check_reachable(job)
     if address := running_at(place):
         return address
-    job = job_of()
-    _check_startable(job)
+    _check_startable()
     until = time.monotonic() + within_s
     if job.local_rank and (address := _waited_for(place, min(until, time.monotonic() + HEAD_START_S))):
         return address
@@ -80,17 +81,21 @@ def started_at(place: Place, *, within_s: float = START_S) -> str:
         return _started(place, until)
 
 
-def _check_startable(job: Job) -> None:
-    """Raise `UnavailableError` unless a daemon may be started here."""
-    if os.environ.get("MLRS_AUTOSTART", "1") == "0":
-        raise UnavailableError(
-            f"no daemon runs, and MLRS_AUTOSTART=0 forbids to start one: unset it, {WAY_OUT}"
-        )
+def _check_reachable(job: Job) -> None:
+    """Raise `UnavailableError` if not all processes of a job reach a daemon of this machine."""
     if job.spans_nodes:
         raise UnavailableError(
             "this job has processes on several machines, which cannot reach a daemon that is started on"
             " demand on one of them: start one that they all reach (`mlrs serve --listen HOST:PORT`), and"
             " pass its address or set MLRS_TARGET"
+        )
+
+
+def _check_startable() -> None:
+    """Raise `UnavailableError` unless a daemon may and can be started here."""
+    if os.environ.get("MLRS_AUTOSTART", "1") == "0":
+        raise UnavailableError(
+            f"no daemon runs, and MLRS_AUTOSTART=0 forbids to start one: unset it, {WAY_OUT}"
         )
     if missing := [name for name in NEEDED if find_spec(name) is None]:
         raise UnavailableError(
@@ -132,9 +137,7 @@ def _locked_start(place: Place, until: float) -> Iterator[bool]:
                 time.sleep(LOOK_EVERY_S)
         yield has_lock
     finally:
-        if (
-            has_lock
-        ):  # also for copies of the descriptor in forked children, which closing it would not release
+        if has_lock:  # closing would not release it where a forked child has a copy of the descriptor
             fcntl.flock(descriptor, fcntl.LOCK_UN)
         os.close(descriptor)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
+import time
 from dataclasses import dataclass
 
 from mlrs.errors import MlrsError
@@ -13,6 +15,9 @@ from mlrs.values import arguments as check
 
 TARGET_VARIABLE = "MLRS_TARGET"
 """The environment variable of the default address."""
+PAUSE_S = 30.0
+"""How long after a start that failed the next one is tried, in seconds."""
+_logger = logging.getLogger("mlrs")
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,7 @@ class Starter:
     def __init__(self, place: Place) -> None:
         self._place = place
         self._starting = threading.Lock()
+        self._not_before = 0.0  # when the next start may be tried, after one that failed
 
     def start(self) -> str:
         """Return the address of the daemon, which is started if it does not run; waits for it.
@@ -60,13 +66,14 @@ class Starter:
 
     def revive(self) -> None:
         """Start the daemon again if it has ended, in a thread of its own; does not wait."""
-        if self._starting.acquire(blocking=False):
+        if time.monotonic() >= self._not_before and self._starting.acquire(blocking=False):
             threading.Thread(target=self._revive, name="mlrs-start", daemon=True).start()
 
     def _revive(self) -> None:
         try:
             self.start()
-        except MlrsError:
-            pass  # whoever calls it says that it is away; the next failed call tries again
+        except MlrsError as error:
+            self._not_before = time.monotonic() + PAUSE_S
+            _logger.warning("the daemon has ended, and does not start again: %s", error)
         finally:
             self._starting.release()

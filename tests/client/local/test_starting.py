@@ -327,3 +327,31 @@ def test_a_read_only_home_is_no_obstacle(home: Home) -> None:
             XDG_STATE_HOME=str(disk / "state"),
         )
     assert Path(found.stdout.strip()).is_relative_to(LASTING), found.stderr
+
+
+FAILING = """
+import logging, os, signal, sys
+import mlrs
+from mlrs.local import starting
+from mlrs.local.place import local_place
+from mlrs_server.system.data_folder import holder_of
+
+logging.basicConfig()
+starts, launch = [], starting.launched
+run = mlrs.run("task", horizon=50, optimizer="sgd", timeout_s=60.0, memory=False)
+run.next_lr(0, 1.0)
+sys.executable = sys.executable + "-missing"
+starting.launched = lambda place: (starts.append(place), launch(place))[1]
+os.kill(holder_of(local_place().data_dir), signal.SIGKILL)
+for step in range(1, 50):
+    run.next_lr(step, 1.0, timeout_s=0.1)
+print(len(starts))
+"""
+
+
+def test_a_start_that_fails_is_not_repeated_at_once(home: Home) -> None:
+    """A training whose daemon cannot be started again goes on with its fallback, and tries seldom."""
+    ran = home.ran(FAILING)
+    assert ran.returncode == 0, ran.stderr
+    assert int(ran.stdout) == 1
+    assert ran.stderr.count("does not start again: no daemon can be started") == 1
