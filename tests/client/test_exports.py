@@ -70,7 +70,7 @@ NAMES = {
         "Trial",
         "ValidationRecord",
     ],
-    mlrs.adapters: ["RunState", "TrialLoop", "number", "real", "whole"],
+    mlrs.adapters: ["RunOptions", "RunState", "TrialLoop", "number", "real", "whole"],
     mlrs.torch: ["AdvisedLR", "MetaStep", "describe", "suggest"],
     mlrs.errors: [
         "ClosedError",
