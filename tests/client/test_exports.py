@@ -71,7 +71,7 @@ NAMES = {
         "ValidationRecord",
     ],
     mlrs.adapters: ["RunOptions", "RunState", "TrialLoop", "number", "real", "whole"],
-    mlrs.torch: ["AdvisedLR", "MetaStep", "describe", "suggest"],
+    mlrs.torch: ["AdvisedLR", "Attributes", "MetaStep", "describe", "suggest"],
     mlrs.errors: [
         "ClosedError",
         "ConfigMismatchError",

@@ -29,9 +29,10 @@ daemon, and all ranks update with the same learning rate, bit for bit. Only rank
 ready.
 """
 
+from mlrs.torch.attributes import Attributes
 from mlrs.torch.meta_step import MetaStep
 from mlrs.torch.optimizers import describe
 from mlrs.torch.scheduler import AdvisedLR
 from mlrs.torch.search.suggesting import suggest
 
-__all__ = ["AdvisedLR", "MetaStep", "describe", "suggest"]
+__all__ = ["AdvisedLR", "Attributes", "MetaStep", "describe", "suggest"]

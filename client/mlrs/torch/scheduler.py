@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from mlrs import Run, SearchResult
-from mlrs.adapters import RunState, TrialLoop, real, whole
+from mlrs.adapters import RunState, TrialLoop, number, real, whole
 from mlrs.errors import InvalidArgumentError, UsageError
 from mlrs.torch.copies import SaveTo
 from mlrs.torch.hook import Hook, Progress, unwrapped
@@ -106,6 +106,7 @@ class AdvisedLR(LRScheduler):
         self._loads = 0  # loaded states; losses from before are dropped
         self._is_searching = False
         self._sent_step: int | None = None  # whose loss was the last one sent
+        self._validated: tuple[int, float] | None = None  # the step and the loss of the newest validation
         self._sending = threading.Lock()
 
         def begin() -> tuple[str, int]:
@@ -155,6 +156,20 @@ class AdvisedLR(LRScheduler):
         self._losses.append(value)
         if len(self._losses) == self._accumulation_steps:
             self._send()
+
+    def validate(self, loss: torch.Tensor | float) -> None:
+        """Tell a validation loss that was measured between two steps; see `Run.validate`.
+
+        Unlike one that is told to the run, it is part of `state_dict` until a loss is observed: a training
+        that continues from there tells it again. Of several ranks, the first one's counts.
+
+        Raises:
+            InvalidArgumentError: the loss is no number.
+        """
+        value = number("loss", loss)
+        if self._run is not None:
+            self._run.validate(self.last_epoch, value)
+            self._validated = self.last_epoch, value
 
     def step(self, loss: torch.Tensor | float | None = None) -> None:
         """End this step. With a loss: observe it first, and apply the advice now.
@@ -278,13 +293,16 @@ class AdvisedLR(LRScheduler):
     def state_dict(self) -> dict[str, Any]:
         """Return the run's id, the next step, the last advice and the initial LRs, as plain values.
 
-        Also whether a copy was put back since the last observation, which the next one says. Call it after
-        `step()`: losses of micro-batches that were not sent are not included, nor is the copy that rescue
-        keeps.
+        Also what the next observation says besides its loss: whether a copy was put back since the last one,
+        and the validation loss that was told since. Call it after `step()`: losses of micro-batches that were
+        not sent are not included, nor is the copy that rescue keeps.
         """
         state = RunState(self._run_id, self.last_epoch, self._advised_lr)
         restored = self._rescue.is_restored(self.last_epoch)
-        return {**asdict(state), "base_lrs": [float(lr) for lr in self.base_lrs], "restored": restored}
+        saved = {**asdict(state), "base_lrs": [float(lr) for lr in self.base_lrs], "restored": restored}
+        if self._validated is not None and self._validated[0] == self.last_epoch:
+            saved["validation_loss"] = self._validated[1]
+        return saved
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Continue from a state: with its run, which goes back to its step.
@@ -304,6 +322,8 @@ class AdvisedLR(LRScheduler):
             if self._wrong is not None:  # an error that this rank has not raised yet
                 raise self._wrong
             state = RunState.from_dict(state_dict)
+            if (told := state_dict.get("validation_loss")) is not None:
+                number("validation_loss", told)
             return state, _base_lrs_of(state_dict, len(self.optimizer.param_groups))
 
         def resume() -> tuple[str, int]:
@@ -323,6 +343,9 @@ class AdvisedLR(LRScheduler):
         self._sent_step = None
         self._rescue.begin(self.last_epoch, is_restored=bool(state_dict.get("restored")))
         self._signals.forget()
+        self._validated = None
+        if (validation_loss := state_dict.get("validation_loss")) is not None:
+            self.validate(validation_loss)
         self.base_lrs[: len(base_lrs)] = base_lrs
         self._advised_lr = state.last_lr
         if self._advised_lr is not None:

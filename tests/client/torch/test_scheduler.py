@@ -303,6 +303,7 @@ def test_a_state_of_before_the_first_step(advisor: mlrs.Advisor, daemon: FakeDae
         ({"last_lr": "fast"}, "last_lr must be a real number"),
         ({"run_id": ""}, "run_id must be"),
         ({"step": -1}, "step must be"),
+        ({"validation_loss": "low"}, "validation_loss must be"),
     ],
 )
 def test_damaged_states_change_nothing(run: mlrs.Run, damage: dict[str, Any], message: str) -> None:
@@ -326,6 +327,23 @@ def test_state_is_plain(run: mlrs.Run) -> None:
         "base_lrs": [0.5],
         "restored": False,
     }
+
+
+def test_a_validation_loss_is_part_of_the_state(run: mlrs.Run, daemon: FakeDaemon) -> None:
+    """One that no observation has taken along yet is told again by a training that continues from there."""
+    scheduler = AdvisedLR(Problem().optimizer, run)
+    scheduler.step(1.0)
+    scheduler.validate(torch.tensor(0.5))
+    saved = scheduler.state_dict()
+    assert saved["validation_loss"] == 0.5
+    scheduler.step(1.0)
+    assert "validation_loss" not in scheduler.state_dict()
+    scheduler.load_state_dict({**saved, "validation_loss": None})
+    scheduler.step(2.0)
+    assert 1 not in daemon.runs["a"].extras or daemon.runs["a"].extras[1].validation is None
+    scheduler.load_state_dict(saved)
+    scheduler.step(2.0)
+    assert daemon.runs["a"].extras[1].validation == (1, 0.5)
 
 
 def test_failure_can_be_tried_again(advisor: mlrs.Advisor, daemon: FakeDaemon) -> None:
