@@ -3,6 +3,7 @@
 The values of the enumerations are strings, and every option also takes the string.
 """
 
+from mlrs.values.advised_step import AdvisedStep
 from mlrs.values.meta_types import Adaptation, MetaOrder, MetaOutcome, MetaRecord, MetaScope, MetaStatus
 from mlrs.values.search_types import FinishedTrial, FoundRate, Search, Trial
 from mlrs.values.signals import SignalRecord, Signals, ValidationRecord
@@ -20,6 +21,7 @@ from mlrs.values.types import (
 
 __all__ = [
     "Adaptation",
+    "AdvisedStep",
     "Ending",
     "Expected",
     "FinishedTrial",

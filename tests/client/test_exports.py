@@ -43,6 +43,7 @@ NAMES = {
     ],
     mlrs.types: [
         "Adaptation",
+        "AdvisedStep",
         "Ending",
         "Expected",
         "FinishedTrial",

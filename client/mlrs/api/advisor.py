@@ -165,6 +165,9 @@ class Advisor(AdvisorView[Connection]):
                 `fallback`, which begins with the learning rate of `fallback`, else `initial_lr`, else the
                 default learning rate of `optimizer`. The run is opened, and receives these steps, once the
                 daemon is reachable. `auto` is `error`, and `fallback` under an adapter such as `AdvisedLR`.
+            on_advice: a function that is told each step with its advice (`mlrs.types.AdvisedStep`), in order
+                and in a background thread, as far as it keeps up: it never delays training, and its errors
+                are only logged. `mlrs.writers` has some that write to experiment trackers.
             timeout_s: the deadline of opening the run, in seconds, also while a daemon is still starting.
                 Default: the advisor's; one minute where the run goes back to a step, because the daemon
                 replays the run up to that step. Each step has the advisor's deadline, or that of its call.

@@ -40,11 +40,17 @@ class Opening(Generic[Held]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._opened is not None:
-            self._opened.detach()
+            await self._opened.__aexit__(kind, error, trace)
 
 
 class Run(RunView[Connection], AsyncWithBlock):
     """A training run. See `mlrs.Run`."""
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await super().__aexit__(kind, error, trace)
+        await self._connection.tell_rest(self._ledger)
 
     async def open(self, *, timeout_s: float | None = None) -> Self:
         """Open the run now. See `mlrs.Run.open`."""
@@ -133,6 +139,7 @@ class Run(RunView[Connection], AsyncWithBlock):
         metrics = check.metric(metric)
         action = self._finished(metrics, timeout_s, higher_is_better=higher_is_better)
         infos = await self._connection.act(action)
+        await self._connection.tell_rest(self._ledger)
         return None if infos is None else infos[0]
 
 

@@ -11,6 +11,7 @@ from mlrs.ledger.entries import Entry
 from mlrs.ledger.fallback import fallback_of
 from mlrs.ledger.ledger import Ledger, Wakeable
 from mlrs.ledger.open_request import Explored, Start
+from mlrs.transport.listener import Listener
 from mlrs.values import arguments as check
 from mlrs.values.checks import flag, one_of, wrong
 from mlrs.values.names import LONGEST_TASK, new_run_id
@@ -36,6 +37,7 @@ def run_ledger(
     resume_from: object = None,
     fallback: Any = "auto",
     on_unavailable: object = "auto",
+    on_advice: Any = None,
     timeout_s: object = None,
     **config: Any,
 ) -> Ledger[Entry]:
@@ -68,6 +70,10 @@ def run_ledger(
     if choice == "fallback":
         _start_alone(ledger, asked)
     ledger.standby.may_start_alone = choice == "auto"
+    if on_advice is not None:
+        if not callable(on_advice):
+            raise wrong("on_advice", "must be a function of an AdvisedStep", on_advice)
+        ledger.listener = Listener(on_advice)
     return ledger
 
 
@@ -186,6 +192,7 @@ def adopted(ledger: Ledger[Entry], changed: Wakeable, state: RunState) -> Ledger
         ledger.start, run_ids=(checked,), is_named=True, on_existing="error", resume_from=min([at, *before])
     )
     fresh = Ledger(start, changed, ledger.entry, ledger.standby.fallback, ledger.rank)
+    fresh.listener, fresh.told_step = ledger.listener, at - 1
     if ledger.standby.starts_alone or ledger.can_stand_in():
         fresh.standby.start_alone(ledger.standby.last_lr if state.last_lr is None else state.last_lr)
     if goes_back and not ledger.standby.is_lost:

@@ -146,6 +146,12 @@ class RunView(RunsView[C, Entry]):
         return self._ledger.run_ids[0]
 
     @property
+    def untold_steps(self) -> int:
+        """The number of steps that `on_advice` was not told, because it did not keep up."""
+        listener = self._ledger.listener
+        return 0 if listener is None else listener.untold
+
+    @property
     def task(self) -> str:
         """The name of what is trained."""
         return self._ledger.start.task
@@ -279,6 +285,7 @@ class RunView(RunsView[C, Entry]):
         if ledger.run_ids == before.run_ids:
             connection.locked(before.drop)
         connection.leave(before)
+        before.listener = None  # its late answers are of steps that are observed again
 
     def _describe(self, default_lr: float | None, config: dict[str, Any]) -> Action[None]:
         self._check_attached()

@@ -60,6 +60,22 @@ class Wakeable(Protocol):
         """Wake all callers, which then check their condition again."""
 
 
+class Listening(Protocol):
+    """Tells a user's function about the answered observations of a run, in the background."""
+
+    untold: int
+    """How many observations were not told."""
+
+    def put(self, run_id: str, entry: Any) -> None:
+        """Have an answered observation of a run told; does not wait."""
+
+    def flush(self, timeout_s: float) -> None:
+        """Wait until everything so far was told, but no longer than `timeout_s`."""
+
+    def close(self, timeout_s: float) -> None:
+        """Flush, and tell nothing more."""
+
+
 class Ledger(Generic[E]):
     """The client's record of one run, or of the runs of a sweep, which advance together.
 
@@ -87,6 +103,8 @@ class Ledger(Generic[E]):
         remarks: the warnings about its observations.
         validations: the validation losses of a run that travel with observations.
         outcome: how good the runs came out, as the caller told when finishing them.
+        listener: is told each answered observation; `None`: nobody is.
+        told_step: the last step that it was told.
         saved_as: the file with the observations that the daemon lacks; empty: there is none.
         saved_at: the next step when that file was written.
     """
@@ -120,6 +138,8 @@ class Ledger(Generic[E]):
         self.remarks = Remarks(self.label, start.run_ids, start.configs)
         self.validations = Validations()
         self.outcome = Outcome()
+        self.listener: Listening | None = None
+        self.told_step = -1
         self.saved_as = ""
         self.saved_at = -1
         self._stall = StorageStall(self.label)
@@ -236,6 +256,7 @@ class Ledger(Generic[E]):
         """Enter the answer to an entry, at an index of columns; a second one changes nothing."""
         self.standby.advised(entry.step, entry.fill(columns, index))
         self.backlog.answered(entry, entry.durable_step(columns, index))
+        self._tell(entry)
 
     def adapted(self, update: Update, index: int, answer: Adaptation) -> None:
         """Enter the answer to the update of one run; a second one changes nothing."""
@@ -321,6 +342,12 @@ class Ledger(Generic[E]):
     def drop(self) -> None:
         """Drop all observations and updates."""
         self.backlog.stop_sending()
+
+    def _tell(self, entry: E) -> None:
+        """Have an answered observation told, unless its step or a later one was told before."""
+        if self.listener is not None and entry.step > self.told_step and entry.done and entry.error is None:
+            self.told_step = entry.step
+            self.listener.put(self.run_ids[0], entry)
 
     def _raise_late_refusal(self) -> None:
         if self._late_refusal is not None:
@@ -470,9 +497,13 @@ class Ledger(Generic[E]):
     def stand_in(self, item: E | Update) -> None:
         """Let the fallback answer an entry or an update, which is nevertheless sent later."""
         if isinstance(item, Update):
-            self.standby.answer_update(item, self.backlog.find(item.step), self.backlog.durable_step)
+            entry = self.backlog.find(item.step)
+            self.standby.answer_update(item, entry, self.backlog.durable_step)
         else:
-            self.standby.answer(item, self.backlog.durable_step)
+            entry = item
+            self.standby.answer(entry, self.backlog.durable_step)
+        if entry is not None:
+            self._tell(entry)
 
     def cut_off(self, cause: MlrsError) -> None:
         """Begin an outage after a late answer: the fallback answers until the daemon has every step."""

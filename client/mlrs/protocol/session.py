@@ -34,7 +34,7 @@ from mlrs.errors import (
 )
 from mlrs.ledger.answers import Answer, Draining
 from mlrs.ledger.backlog import E
-from mlrs.ledger.ledger import Ledger
+from mlrs.ledger.ledger import Ledger, Listening
 from mlrs.ledger.open_request import Start, Way
 from mlrs.ledger.open_result import OpenedRun
 from mlrs.ledger.updates import Update
@@ -206,6 +206,10 @@ class Session:
     def add(self, ledger: Ledger[Any]) -> None:
         """Add runs, which are not open yet."""
         self._ledgers.add(ledger)
+
+    def listeners(self) -> list[Listening]:
+        """Return what is told about the advice of runs."""
+        return [ledger.listener for ledger in self._ledgers if ledger.listener is not None]
 
     def off_stream(self) -> set[Ledger[Any]]:
         """Return the runs that are on no stream and of which a daemon may lack observations."""

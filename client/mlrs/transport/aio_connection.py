@@ -155,6 +155,12 @@ class Connection(BaseConnection):
                     return cast("T", stop.value)
                 await cast("Signal", wanted.ledger.changed).wait(wanted.timeout_s)
 
+    async def tell_rest(self, ledger: Ledger[Any]) -> None:
+        """Wait a while until everything about a run was told that its caller has left."""
+        if ledger.listener is not None and os.getpid() == self._pid:
+            end = ledger.listener.close if ledger.is_finished else ledger.listener.flush
+            await asyncio.to_thread(end, self.timeout_s)
+
     async def watch(self, request: Any, timeout_s: float | None) -> AsyncIterator[RecordChunk]:
         """Stream the record of a run; `timeout_s`: the deadline of the whole, `None`: none."""
         self.check()
@@ -199,6 +205,9 @@ class Connection(BaseConnection):
         for warning in self._saved_at_close(off_stream):
             self.say(warning)
         self.session.closed()
+        deadline = Deadline(self.timeout_s)
+        for listener in self.session.listeners():
+            await asyncio.to_thread(listener.close, deadline.left_s())
 
     async def _is_stored(self, ledger: Ledger[Any], deadline: Deadline) -> bool:
         """Wait until the daemon has stored its answers to a run; return whether it has."""

@@ -136,6 +136,13 @@ class Connection(BaseConnection):
                     with self._lock:
                         signal.forget(waiter)
 
+    def leave(self, ledger: Ledger[Any]) -> None:
+        """Forget a run, and wait a while until everything about it was told. Does nothing in a fork."""
+        super().leave(ledger)
+        if ledger.listener is not None and os.getpid() == self._pid:
+            end = ledger.listener.close if ledger.is_finished else ledger.listener.flush
+            end(self.timeout_s)
+
     def watch(self, request: Any, timeout_s: float | None) -> Iterator[RecordChunk]:
         """Stream the record of a run; `timeout_s`: the deadline of the whole, `None`: none."""
         self.check()
@@ -166,6 +173,9 @@ class Connection(BaseConnection):
         self._worker.put(partial(self._close, unstored))
         if self._has_closed.acquire(timeout=self.timeout_s + 3 * JOIN_S):
             self._has_closed.release()
+        deadline = Deadline(self.timeout_s)
+        for listener in self.session.listeners():
+            listener.close(deadline.left_s())
         _open_connections.discard(self)
 
     # --------------------------------------------------------------------- the worker's thread

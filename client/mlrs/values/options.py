@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeAlias, TypedDict
 
+from mlrs.values.advised_step import AdvisedStep
 from mlrs.values.meta_types import Meta
 from mlrs.values.types import Optimizer, RankReduction, Schedule
 
@@ -26,6 +27,8 @@ unless an adapter uses the run."""
 FallbackLike: TypeAlias = Literal["auto", "last", "error"] | Schedule | Callable[[int], Any] | None
 """Where learning rates come from without a daemon: the last one, a schedule, or a function of the step; with
 `error` or `None` errors are raised. `auto` is `last`, and `error` for a run of several ranks."""
+OnAdvice: TypeAlias = Callable[[AdvisedStep], object]
+"""What is told of each step of a run."""
 
 
 class RunOptions(TypedDict, total=False):
@@ -60,6 +63,7 @@ class RunOptions(TypedDict, total=False):
     resume_from: int | None
     fallback: FallbackLike
     on_unavailable: OnUnavailable
+    on_advice: OnAdvice | None
     timeout_s: float | None
 
 
