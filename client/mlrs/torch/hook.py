@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch.optim import LBFGS, Optimizer
 
 from mlrs.errors import InvalidArgumentError, UsageError
 
+T = TypeVar("T")
 DEEPEST = 16
 """The most nested wrappers of an optimizer."""
 
@@ -81,8 +82,8 @@ class Hook:
         self._step = -1  # the last step whose loss a closure observed
         self._why: str | None = None
         self._handles = [
-            optimizer.register_step_pre_hook(self),
-            optimizer.register_step_post_hook(self._after),
+            optimizer.register_step_pre_hook(_untraced(self)),
+            optimizer.register_step_post_hook(_untraced(self._after)),
         ]
         _hooks[optimizer] = self
 
@@ -125,6 +126,12 @@ class Hook:
     def _after(self, _optimizer: Optimizer, _args: tuple[Any, ...], _kwargs: dict[str, Any]) -> None:
         if (updated := self._updated()) is not None:
             updated()
+
+
+def _untraced(hook: T) -> T:
+    """Return a hook that interrupts the graph of a compiled step, which would trace into it otherwise."""
+    disable: Callable[[T], T] = torch.compiler.disable
+    return disable(hook)
 
 
 class Closure:
