@@ -13,9 +13,9 @@ from typing import Protocol, Self, final
 from mlrs.errors import InvalidArgumentError
 from mlrs.values import arguments as check
 from mlrs.values.checks import number, real, whole
-from mlrs.values.options import RunOptions
+from mlrs.values.options import RunOptions, TaskOptions
 
-__all__ = ["RunOptions", "RunState", "TrialLoop", "number", "real", "whole"]
+__all__ = ["RunOptions", "RunState", "TaskOptions", "TrialLoop", "number", "real", "whole"]
 
 
 class TrialLoop(Protocol):

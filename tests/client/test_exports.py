@@ -71,7 +71,15 @@ NAMES = {
         "Trial",
         "ValidationRecord",
     ],
-    mlrs.adapters: ["RunOptions", "RunState", "TrialLoop", "number", "real", "whole"],
+    mlrs.adapters: [
+        "RunOptions",
+        "RunState",
+        "TaskOptions",
+        "TrialLoop",
+        "number",
+        "real",
+        "whole",
+    ],
     mlrs.torch: ["AdvisedLR", "Attributes", "MetaStep", "describe", "suggest"],
     mlrs.errors: [
         "ClosedError",

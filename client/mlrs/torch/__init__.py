@@ -1,6 +1,6 @@
 """The adapter for PyTorch: a learning-rate scheduler whose schedule is a daemon's advice.
 
-    scheduler = AdvisedLR(optimizer, run)
+    scheduler = AdvisedLR(optimizer, "resnet18-cifar10", horizon=10_000)
     for x, y in loader:
         optimizer.zero_grad()
         loss = loss_fn(model(x), y)
@@ -8,6 +8,7 @@
         loss.backward()           # the round trip hides behind this
         optimizer.step()          # waits for the advice, then updates with it
         scheduler.step()          # closes the step
+    scheduler.finish()
 
 Alternatively, `scheduler.step(loss)` sends the loss, waits for the advice and applies it in one call,
 before or after `optimizer.step()`, as with `ReduceLROnPlateau`.
@@ -23,7 +24,7 @@ gives it to loops that follow a schedule of their own.
 validation batch.
 
 In a distributed job (`torchrun`) every rank runs the same lines: their losses are averaged, rank 0 asks the
-daemon, and all ranks update with the same learning rate, bit for bit. Only rank 0 needs a run.
+daemon, and all ranks update with the same learning rate, bit for bit. Only rank 0 makes a run.
 
 `observe` does not wait for a loss that a device is computing: another thread reads and sends it when it is
 ready.

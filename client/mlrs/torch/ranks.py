@@ -250,17 +250,24 @@ class Shared:
         return told
 
 
-def together_of(run: object, group: dist.ProcessGroup | None, *, distributed: bool) -> Together | None:
-    """Return the ranks that share a run; `None`: there is one process, or each rank reports."""
+def together_of(
+    run: object, group: dist.ProcessGroup | None, *, distributed: bool, rank: int | None = None
+) -> Together | None:
+    """Return the ranks that share a run; `None`: there is one process, or each rank reports.
+
+    `rank` is that of a run that is still to be made.
+    """
     several = distributed and dist.is_available() and dist.is_initialized() and dist.get_world_size(group) > 1
-    return Together(group) if several and not (isinstance(run, Run) and run.rank is not None) else None
+    reports = rank is not None or (isinstance(run, Run) and run.rank is not None)
+    return Together(group) if several and not reports else None
 
 
 def own_run(run: object, together: Together | None) -> Run | None:
     """Return the checked run, if this process talks to the daemon for it; `None`: another one does."""
     if run is not None and not isinstance(run, Run):
         raise InvalidArgumentError(
-            f"run must be a run of mlrs.connect(...).run(...); is {type(run).__name__}", field="run"
+            f"run must be a task's name, or a run of mlrs.connect(...).run(...); is {type(run).__name__}",
+            field="run",
         )
     if run is None and together is None:
         raise InvalidArgumentError(

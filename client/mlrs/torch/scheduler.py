@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, Unpack
 
 import torch
 from torch import nn
@@ -16,18 +16,19 @@ from torch.distributed import ProcessGroup
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from mlrs import Run, SearchResult
-from mlrs.adapters import RunState, TrialLoop, number, real, whole
+from mlrs import Advisor, Run, SearchResult
+from mlrs.adapters import RunState, TaskOptions, TrialLoop, number, real, whole
 from mlrs.errors import InvalidArgumentError, UsageError
 from mlrs.torch.copies import SaveTo
 from mlrs.torch.hook import Hook, Progress, unwrapped
 from mlrs.torch.loss import Loss, loss_of, mean_of
 from mlrs.torch.optimizers import describe, set_rates
-from mlrs.torch.ranks import Asked, Shared, Together, Told, own_run, together_of
+from mlrs.torch.ranks import Asked, Shared, Together, Told, together_of
 from mlrs.torch.rescue.rescue import Rescue, has_rescue, told
 from mlrs.torch.search import loop as searching
 from mlrs.torch.signals.recorder import Recorder
 from mlrs.torch.signals.sums import NUMBERS, Measured, numbers_of, signals_of
+from mlrs.torch.task import run_of
 from mlrs.types import Signals
 
 P = ParamSpec("P")
@@ -47,9 +48,10 @@ class AdvisedLR(LRScheduler):
     Args:
         optimizer: its learning rates are overwritten at each step. If it is wrapped in an object that has it
             as its attribute `optimizer`, as Accelerate's, it is found there.
-        run: the run. If its config lacks `optimizer` or `momentum`, they are read from the optimizer before
-            the first step. In a distributed job, the first rank's run is used, and others may pass `None`;
-            where each rank opens the run with a `rank`, each sends its own loss instead.
+        run: the name of what is trained, of which a run is made, with `options`; or a run. If its config
+            lacks `optimizer` or `momentum`, they are read from the optimizer before the first step. In a
+            distributed job, the first rank makes the run, or its run is used, and others may pass `None`;
+            where each rank has the run with a `rank`, each sends its own loss instead.
         accumulation_steps: the number of `observe` calls, one for each micro-batch, in a step; the mean of
             their losses is sent. An earlier `optimizer.step()` sends the mean of the losses so far.
         lagged: never wait: update with the newest advice of the earlier steps, normally that of the step
@@ -67,6 +69,9 @@ class AdvisedLR(LRScheduler):
             nothing is asked, and no copy is kept.
         model: the model, if it has buffers, as BatchNorm's averages, or parameters of other optimizers, that
             are to be put back, too.
+        advisor: the daemon of a run that is made. Default: the one that `mlrs.run` finds.
+        options: those of `Advisor.run` for a run that is made, such as `horizon`. A run of another model than
+            the daemon's default is made before, and handed over.
 
     Raises:
         InvalidArgumentError: an argument is wrong, or every initial learning rate is 0.
@@ -80,7 +85,7 @@ class AdvisedLR(LRScheduler):
     def __init__(
         self,
         optimizer: Optimizer,
-        run: Run | None,
+        run: Run | str | None,
         *,
         accumulation_steps: int = 1,
         lagged: bool = False,
@@ -89,8 +94,11 @@ class AdvisedLR(LRScheduler):
         signals: bool = True,
         rescue: bool = True,
         model: nn.Module | None = None,
+        advisor: Advisor | None = None,
+        **options: Unpack[TaskOptions],
     ) -> None:
-        self._together = together_of(run, process_group, distributed=distributed)
+        rank = options.get("rank")
+        self._together = together_of(run, process_group, distributed=distributed, rank=rank)
         self._run: Run | None = None
         self._accumulation_steps = 1
         self._lagged = lagged
@@ -110,7 +118,7 @@ class AdvisedLR(LRScheduler):
         self._sending = threading.Lock()
 
         def begin() -> tuple[str, int]:
-            self._run = own_run(run, self._together)
+            self._run = run_of(run, self._together, advisor, options)
             self._accumulation_steps = whole("accumulation_steps", accumulation_steps, low=1)
             has_copy = bool(rescue) and not (self._run is not None and self._run.rank is not None)
             inner = unwrapped(optimizer)
@@ -121,6 +129,11 @@ class AdvisedLR(LRScheduler):
         self._rescue.begin(self.last_epoch)
         self._signals = self._recorder(is_on=bool(signals))
         self._hook = Hook(self.optimizer, self._before_update, self._progress, self._after_update)
+
+    @property
+    def run(self) -> Run | None:
+        """The run; `None` on the ranks of a distributed job that do not talk to the daemon."""
+        return self._run
 
     def observe(self, loss: torch.Tensor | float | None, *, samples: float | None = None) -> None:
         """Send the training loss of this step, and return at once (of several ranks: after a collective).
@@ -276,6 +289,18 @@ class AdvisedLR(LRScheduler):
             return searching.search(make, self._together, decide)
         finally:
             self._is_searching = False
+
+    def finish(
+        self, *, metric: float | None = None, higher_is_better: bool = False, timeout_s: float | None = None
+    ) -> None:
+        """Mark the run as finished, once training is complete; see `Run.finish`.
+
+        May be called on every rank: those that do not talk to the daemon do nothing.
+        """
+        if self._reader is not None:
+            self._reader.submit(int).result()  # the losses that were on a device are sent
+        if self._run is not None:
+            self._run.finish(metric=metric, higher_is_better=higher_is_better, timeout_s=timeout_s)
 
     def detach(self) -> None:
         """Stop setting learning rates: the optimizer's steps wait for no advice. The run stays open.

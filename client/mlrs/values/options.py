@@ -31,10 +31,9 @@ OnAdvice: TypeAlias = Callable[[AdvisedStep], object]
 """What is told of each step of a run."""
 
 
-class RunOptions(TypedDict, total=False):
-    """The keyword arguments of `Advisor.run`."""
+class TaskOptions(TypedDict, total=False):
+    """Those keyword arguments of `Advisor.run` whose names mean nothing else to an adapter."""
 
-    model: str | None
     policy: Schedule | str | None
     base_lr: float | None
     warmup: int | None
@@ -42,12 +41,10 @@ class RunOptions(TypedDict, total=False):
     num_classes: int | None
     scale: float | None
     snapshot: int | None
-    optimizer: Optimizer | str | None
     momentum: float | None
     initial_lr: float | None
     min_lr: float | None
     max_lr: float | None
-    rescue: bool | None
     lr_offset: float | None
     batch_size: int | None
     meta: Meta | bool | None
@@ -65,6 +62,14 @@ class RunOptions(TypedDict, total=False):
     on_unavailable: OnUnavailable
     on_advice: OnAdvice | None
     timeout_s: float | None
+
+
+class RunOptions(TaskOptions, total=False):
+    """The keyword arguments of `Advisor.run`."""
+
+    model: str | None
+    optimizer: Optimizer | str | None
+    rescue: bool | None
 
 
 class SweepOptions(TypedDict, total=False):

@@ -61,7 +61,7 @@ BEGIN = (
 def begin(case):
     global scheduler
     optimizers = {"no-lr": optimizer_of(0.0), "no-optimizer": None} if rank == 1 else {}
-    own = {("no-run", 0): None, ("bad-run", 1): "job"}.get((case, rank), run)
+    own = {("no-run", 0): None, ("bad-run", 1): 5}.get((case, rank), run)
     steps = 0 if case == "accumulation" and rank == 1 else 1
     scheduler = AdvisedLR(optimizers.get(case, optimizer_of()), own, accumulation_steps=steps)
 

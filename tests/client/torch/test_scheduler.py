@@ -380,7 +380,7 @@ def test_what_is_no_run(run: mlrs.Run) -> None:
     """A wrong run or a wrong number of accumulation steps is refused by name."""
     optimizer = Problem().optimizer
     with pytest.raises(mlrs.errors.InvalidArgumentError, match="run"):
-        AdvisedLR(optimizer, "a")  # type: ignore[arg-type] # on purpose
+        AdvisedLR(optimizer, 5)  # type: ignore[arg-type] # on purpose
     with pytest.raises(mlrs.errors.InvalidArgumentError, match="accumulation_steps"):
         AdvisedLR(optimizer, run, accumulation_steps=0)
 
