@@ -6,16 +6,16 @@ nothing else of this package.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol, Self, final
+from typing import Any, Protocol, Self, final
 
 from mlrs.errors import InvalidArgumentError
 from mlrs.values import arguments as check
 from mlrs.values.checks import number, real, whole
 from mlrs.values.options import RunOptions, TaskOptions
 
-__all__ = ["RunOptions", "RunState", "TaskOptions", "TrialLoop", "number", "real", "whole"]
+__all__ = ["RunOptions", "RunState", "TaskOptions", "TrialBatches", "TrialLoop", "number", "real", "whole"]
 
 
 class TrialLoop(Protocol):
@@ -36,6 +36,50 @@ class TrialLoop(Protocol):
 
     def evaluate(self) -> float:
         """Return the mean training loss on a few batches that are the same for all trials."""
+
+
+@final
+class TrialBatches:
+    """The batches of a search: read once, kept, and the same for all trials.
+
+    The first `JUDGED_BY` are those that trials are compared on. Where the iterable has too few for the
+    updates of a trial, they begin again.
+    """
+
+    JUDGED_BY = 4
+    """How many batches trials are compared on."""
+    MOST = 512
+    """How many batches are kept at most."""
+
+    def __init__(self, batches: Iterable[Any]) -> None:
+        self._source: Iterator[Any] | None = iter(batches)
+        self._kept: list[Any] = []
+
+    def judged(self) -> list[Any]:
+        """Return the batches that trials are compared on."""
+        self._read(self.JUDGED_BY + 1)
+        return self._kept[: self.JUDGED_BY]
+
+    def update(self, index: int) -> Any:
+        """Return the batch of an update, from 0.
+
+        Raises:
+            InvalidArgumentError: the iterable has fewer than `JUDGED_BY` + 1 batches.
+        """
+        self._read(self.JUDGED_BY + index + 1)
+        return self._kept[self.JUDGED_BY + index % (len(self._kept) - self.JUDGED_BY)]
+
+    def _read(self, count: int) -> None:
+        while self._source is not None and len(self._kept) < min(count, self.MOST):
+            try:
+                self._kept.append(next(self._source))
+            except StopIteration:
+                self._source = None
+        if len(self._kept) <= self.JUDGED_BY:
+            raise InvalidArgumentError(
+                f"batches: a search needs at least {self.JUDGED_BY + 1} batches; there are {len(self._kept)}",
+                field="batches",
+            )
 
 
 @final

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 import mlrs
-from mlrs.adapters import RunState
+from mlrs.adapters import RunState, TrialBatches
+from mlrs.errors import InvalidArgumentError
 from tests.client.fake_daemon import FakeDaemon, lr_sequence
 from tests.docs.blocks import ROOT, blocks_of
 
@@ -185,3 +186,16 @@ async def test_states_of_both_clients(either: Any, daemon: FakeDaemon) -> None:
     lr = run.next_lr(0, 2.0)
     lr = await lr if hasattr(lr, "__await__") else lr
     assert run.state() == RunState("a", 1, lr)
+
+
+def test_batches_of_trials() -> None:
+    """Trials share the first batches, each read once; where there are too few, updates begin again."""
+    read: list[int] = []
+    batches = TrialBatches(read.append(one) or one for one in range(7))
+    assert read == []
+    assert batches.judged() == [0, 1, 2, 3]
+    assert [batches.update(index) for index in range(5)] == [4, 5, 6, 4, 5]
+    assert batches.judged() == [0, 1, 2, 3]
+    assert read == [*range(7)]
+    with pytest.raises(InvalidArgumentError, match="at least 5 batches; there are 4"):
+        TrialBatches(range(4)).update(0)

@@ -75,6 +75,7 @@ NAMES = {
         "RunOptions",
         "RunState",
         "TaskOptions",
+        "TrialBatches",
         "TrialLoop",
         "number",
         "real",
