@@ -23,12 +23,13 @@ from mlrs.errors import (
     NotOwnerError,
     PermissionDeniedError,
     RecordDamagedError,
+    StepError,
     UnauthenticatedError,
     UnavailableError,
 )
 from mlrs.values.reasons import NEVER_SENT, REASON_PREFIX, error_class, is_known
 
-REASON_KEY, FIELD_KEY, OWNER_KEY = "mlrs-reason", "mlrs-field", "mlrs-owner"
+REASON_KEY, FIELD_KEY, OWNER_KEY, NEXT_STEP_KEY = "mlrs-reason", "mlrs-field", "mlrs-owner", "mlrs-next-step"
 """The trailing metadata of a failure."""
 BROKEN_UNDER_A_WRITE = "Internal error from Core"
 """The message of gRPC's asyncio client when a connection breaks during a write."""
@@ -74,11 +75,12 @@ def map_rpc_errors(target: str) -> Iterator[None]:
             reason=_text(trailers.get(REASON_KEY)).removeprefix(REASON_PREFIX),
             field=_text(trailers.get(FIELD_KEY)),
             owner=_text(trailers.get(OWNER_KEY)),
+            next_step=_text(trailers.get(NEXT_STEP_KEY)),
         ) from error
 
 
 def _from_status(
-    target: str, code: grpc.StatusCode, details: str, *, reason: str, field: str, owner: str
+    target: str, code: grpc.StatusCode, details: str, *, reason: str, field: str, owner: str, next_step: str
 ) -> MlrsError:
     if reason == "NOT_OWNER":
         return NotOwnerError(details, owner=owner or None, reason=reason, field=field or None)
@@ -86,6 +88,9 @@ def _from_status(
         kind = error_class(reason)
         if kind is UnauthenticatedError:  # the daemon's message does not know this client's options
             details = f"{details}; {_WAY_OUT[kind]}"
+        if issubclass(kind, StepError):
+            expected = int(next_step) if next_step.isdecimal() else None
+            return kind(details, next_step=expected, reason=reason, field=field or None)
         return kind(details, reason=reason, field=field or None)
     kind = _BY_CODE.get(code, DaemonError)
     if details.startswith(NEVER_SENT):  # gRPC repeats the address several times

@@ -70,6 +70,25 @@ def test_standard_exceptions() -> None:
     assert isinstance(_mapped(_rpc_error(grpc.StatusCode.INVALID_ARGUMENT, "")), ValueError)
 
 
+@pytest.mark.parametrize(("said", "expected"), [("7", 7), ("0", 0), ("", None), ("-1", None)])
+def test_the_step_that_is_due(said: str, expected: int | None) -> None:
+    """A call that failed because of a step says which one is due, where the daemon says it."""
+    error = _rpc_error(
+        grpc.StatusCode.FAILED_PRECONDITION,
+        "lacks steps",
+        mlrs_reason="ERROR_REASON_STEP_AHEAD",
+        mlrs_next_step=said,
+    )
+    mapped = _mapped(error)
+    assert isinstance(mapped, mlrs.errors.StepAheadError)
+    assert mapped.next_step == expected
+
+
+def test_messages_of_newer_daemons() -> None:
+    """A message of a kind that this version does not know is passed over."""
+    assert answer_from_proto(pb.StreamAdviceResponse()) is None
+
+
 def _refused(entry: pb.EntryError) -> mlrs.MlrsError:
     """Return the exception of run "a" for an entry that a daemon refused."""
     answer = answer_from_proto(pb.StreamAdviceResponse(advice=pb.AdviceColumns(errors=[entry])))
