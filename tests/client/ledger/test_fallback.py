@@ -11,10 +11,12 @@ import pytest
 import torch
 
 import mlrs
-from mlrs import AdviceReason, Schedule, schedules
+from mlrs import AdviceReason, Ranks, Schedule, schedules
 from mlrs.ledger import backlog
+from mlrs.ledger.fallback import fallback_of
 from mlrs.protocol.deadline import LONGEST_PAUSE_S, Backoff
 from mlrs.torch import AdvisedLR
+from mlrs.values.types import RunConfig
 from mlrs_proto import v1 as pb
 from tests.client.conftest import done
 from tests.client.fake_daemon import FakeDaemon, lr_sequence
@@ -160,6 +162,14 @@ async def test_bad_fallbacks(advisor: Any, daemon: FakeDaemon, fallback: Any, pr
     with pytest.raises(mlrs.errors.InvalidArgumentError, match=problem):
         await patient(advisor, fallback=fallback)
     assert not daemon.runs
+
+
+def test_ranks_have_no_fallback_unless_asked_for() -> None:
+    """By default a run whose ranks all report has no fallback, and any other run has one."""
+    ranked = [RunConfig(ranks=Ranks())]
+    assert fallback_of("auto", ranked) is None
+    assert fallback_of("last", ranked) is not None
+    assert fallback_of("auto", [RunConfig()]) is not None
 
 
 async def test_sweeps(advisor: Any, daemon: FakeDaemon) -> None:
