@@ -11,7 +11,7 @@ MEASURED := advice.latency advice.kernels meta.adapting training.signals advice.
 	advice.live_runs advice.ranks advice.processes daemon.startup meta.meta_mode daemon.loop_lag
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-adapters lint audit format performance proto clean
+.PHONY: help demo test test-slow test-adapters test-matrix lint audit format performance proto clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -45,6 +45,9 @@ test-slow: .venv/.ready ## Run the slow tests.
 test-adapters: .venv-adapters/.ready ## Run the tests of the adapters with the real frameworks, in an environment of their own.
 	MLRS_REQUIRED_FRAMEWORKS="lightning transformers keras jax optax" \
 		$(ADAPTERS_BIN)/pytest --numprocesses $(TESTERS) --dist loadfile --no-loadscope-reorder $(ADAPTER_TESTS)
+
+test-matrix: .venv/.ready ## Run the client's tests with the oldest and newest protobuf, grpcio and Python, each in an environment.
+	$(BIN)/python .ci/matrix.py
 
 lint: .venv/.ready .venv-proto/.ready ## Check style, types, import layers, security, the contract and its stubs.
 	$(BIN)/ruff check

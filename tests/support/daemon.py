@@ -8,14 +8,10 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
-import numpy as np
-
-from mlrs_core.models.checkpoint import dump_model
-from mlrs_core.models.model import Model
-from mlrs_core.networks.paper import PaperSpec
-from mlrs_core.networks.tail import TailSpec
+PYTHON = os.environ.get("MLRS_DAEMON_PYTHON", sys.executable)
+"""The interpreter of daemons: that of the tests, unless these run in an environment of clients only."""
 
 
 class Daemon:
@@ -43,7 +39,7 @@ class Daemon:
 
     def launch(self) -> Self:
         """Start it and do not wait."""
-        command = [sys.executable, "-m", "mlrs_cli", "serve", "--listen", self.address or self._listen]
+        command = [PYTHON, "-m", "mlrs_cli", "serve", "--listen", self.address or self._listen]
         command += ["--data-dir", str(self.data_dir), *self._arguments]
         with self.log.open("a", encoding="utf-8") as log:
             self._process = subprocess.Popen(
@@ -104,24 +100,29 @@ class Daemon:
 
 def write_random_model(path: Path, *, seed: int = 0, hidden_size: int = 8) -> Path:
     """Write a small network of three snapshots with random weights; return its file."""
-    rng = np.random.default_rng(seed)
-    spec = PaperSpec(hidden_size=hidden_size)
-    snapshots = tuple(
-        {name: rng.normal(0, 0.5, shape).astype(np.float32) for name, shape in spec.weight_shapes().items()}
-        for _ in range(3)
-    )
-    model = Model(architecture=spec, snapshots=snapshots, provenance={"method": "random", "seed": seed})
-    path.write_bytes(dump_model(model))
-    return path
+    from mlrs_core.networks.paper import PaperSpec
+
+    return _write(path, PaperSpec(hidden_size=hidden_size), snapshots=3, seed=seed)
 
 
 def write_tail_model(path: Path, *, seed: int = 0, hidden_size: int = 4) -> Path:
     """Write a small tail network with random weights; return its file."""
+    from mlrs_core.networks.tail import TailSpec
+
+    return _write(path, TailSpec(hidden_size=hidden_size), snapshots=1, seed=seed)
+
+
+def _write(path: Path, spec: Any, *, snapshots: int, seed: int) -> Path:
+    import numpy as np  # here, as environments of clients have daemons, and no models
+
+    from mlrs_core.models.checkpoint import dump_model
+    from mlrs_core.models.model import Model
+
     rng = np.random.default_rng(seed)
-    spec = TailSpec(hidden_size=hidden_size)
-    weights = {
-        name: rng.normal(0, 0.5, shape).astype(np.float32) for name, shape in spec.weight_shapes().items()
-    }
-    model = Model(architecture=spec, snapshots=(weights,), provenance={"method": "random", "seed": seed})
+    weights = tuple(
+        {name: rng.normal(0, 0.5, shape).astype(np.float32) for name, shape in spec.weight_shapes().items()}
+        for _ in range(snapshots)
+    )
+    model = Model(architecture=spec, snapshots=weights, provenance={"method": "random", "seed": seed})
     path.write_bytes(dump_model(model))
     return path
