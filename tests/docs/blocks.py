@@ -96,12 +96,24 @@ def _is_python(text: str) -> bool:
 
 BLOCKS = [block for path in PAGES for block in blocks_of(path)]
 """Those of all pages."""
-DOCSTRINGS = [
-    block for path in sorted((ROOT / "client" / "mlrs").rglob("*.py")) for block in docstring_blocks_of(path)
-]
-"""Those of the client's docstrings."""
 
 
 def in_language(*languages: str) -> list[Block]:
-    """Return the blocks in one of these languages."""
-    return [block for block in BLOCKS if block.language in languages]
+    """Return the blocks in one of these languages, but for those that tests of frameworks run."""
+    return [block for block in BLOCKS if block.language in languages and not is_of_framework(block)]
+
+
+def is_of_framework(block: Block) -> bool:
+    """Return whether `tests/client/<framework>/test_page.py` runs a block, where that is installed."""
+    parts = block.path.relative_to(ROOT).with_suffix("").parts
+    name = parts[2] if parts[:2] in {("docs", "frameworks"), ("client", "mlrs")} else None
+    return name is not None and (ROOT / "tests" / "client" / name / "test_page.py").exists()
+
+
+DOCSTRINGS = [
+    block
+    for path in sorted((ROOT / "client" / "mlrs").rglob("*.py"))
+    for block in docstring_blocks_of(path)
+    if not is_of_framework(block)
+]
+"""Those of the client's docstrings, but for those that tests of frameworks run."""

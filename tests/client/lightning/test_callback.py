@@ -330,3 +330,19 @@ def test_the_other_package_of_lightning(daemon: FakeDaemon, advisor: mlrs.Adviso
     fitting.fit(module, batches())
     assert len(daemon.runs["a"].searches) == 1
     assert daemon.runs["a"].losses == module.losses[-5:]
+
+
+def test_a_blown_up_training_is_rescued(daemon: FakeDaemon, advisor: mlrs.Advisor, tmp_path: Path) -> None:
+    """Where the advice asks for it, the copy is back in place when the next batch begins."""
+
+    class Bad(Fit):
+        def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+            self.seen = [*getattr(self, "seen", []), self.net[0].weight.tolist()]
+            loss = super().training_step(batch, batch_idx)
+            return loss * math.nan if self.global_step == 3 else loss
+
+    module = Bad()
+    trainer(tmp_path, advised(advisor, horizon=200)).fit(module, batches())
+    assert module.seen[4] == module.seen[0] != module.seen[3]
+    assert [step for step, extras in record(daemon).extras.items() if extras.restored] == [4]
+    assert math.isfinite(sum(module.weights()))

@@ -7,16 +7,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.frameworks import framework
-
 os.environ["HF_HUB_OFFLINE"] = "1"  # tests download nothing
-framework("transformers")
 
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
     """Let torch's threads not spin on the cores that the daemon needs."""
-    import torch
+    import torch  # not above: the tests skip by name where it is missing
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -199,3 +199,19 @@ def test_a_schedule_that_is_not_used_is_reported(
         follow(plain(tmp_path, max_steps=1), advisor, id="c").train()
     assert [record.message for record in caplog.records if "warmup" in record.message][2:] == []
     assert len(caplog.records) == 2
+
+
+def test_a_blown_up_training_is_rescued(daemon: FakeDaemon, advisor: mlrs.Advisor, tmp_path: Path) -> None:
+    """Where the advice asks for it, the copy is back in place when the next step begins."""
+    seen: list[Any] = []
+
+    class Bad(Trainer):
+        def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
+            seen.append(next(self.model.parameters()).tolist())
+            loss = super().compute_loss(*args, **kwargs)
+            return loss * torch.nan if self.state.global_step == 3 else loss
+
+    trainer = Bad(model(), arguments(tmp_path, max_steps=10), train_dataset=Tokens())
+    follow(trainer, advisor, horizon=200).train()
+    assert seen[4] == seen[0] != seen[3]
+    assert [step for step, extras in daemon.runs["a"].extras.items() if extras.restored] == [4]
