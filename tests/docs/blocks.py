@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import re
 import textwrap
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ PAGES = [
     *(ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")),
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
+_WITH_AWAIT = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
 _FENCED = re.compile(r"^( *)```([^\n`]*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 _INDENTED = re.compile(r"\n\n((?:    .*\n|\n)*    .*)(?=\n\n|\n?\Z)")
 
@@ -48,6 +50,14 @@ class Block:
             else:
                 found.append((number, line))
         return found
+
+    def missing(self) -> set[str]:
+        """Return the packages that a block of Python imports and that are not installed."""
+        nodes = list(ast.walk(compile(self.text, "", "exec", _WITH_AWAIT | ast.PyCF_ONLY_AST)))
+        names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+        names += [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)]
+        packages = {name.partition(".")[0] for name in names}
+        return {package for package in packages if importlib.util.find_spec(package) is None}
 
     def before_and_after(self) -> tuple[str, str]:
         """Return, of a diff, the code before and after."""

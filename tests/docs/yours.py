@@ -118,6 +118,11 @@ def meta_training(_: Connect) -> Names:
     }
 
 
+def frameworks(_: Connect) -> Names:
+    """The pages of the frameworks: whole scripts, but for models, batches and losses."""
+    return training() | {"loss_fn": functional.cross_entropy}
+
+
 def schedules(connect: Connect) -> Names:
     """Schedules: `control` is the reader's, `advisor` of the block before."""
     return {"advisor": connect(), "control": True}
@@ -227,9 +232,8 @@ def steps_of(block: Block) -> int:
 
 def names_of(page: str, connect: Connect) -> Names:
     """Return what the blocks of a page find."""
-    return {"__name__": "__main__", "range": few} | PAGES.get(
-        page, client if page.startswith("client/") else nothing
-    )(connect)
+    others = client if page.startswith("client/") else frameworks if "/frameworks/" in page else nothing
+    return {"__name__": "__main__", "range": few} | PAGES.get(page, others)(connect)
 
 
 def logistic(names: Names) -> None:
