@@ -13,6 +13,7 @@ import pytest
 
 import mlrs
 import mlrs.torch
+import mlrs.writers
 from mlrs import aio
 from mlrs.api import aio_sweep as _aio_sweep
 from mlrs.api import sweep as _sweep
