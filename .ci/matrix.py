@@ -93,7 +93,8 @@ def versions(python: Path) -> str:
     """Return what an environment really has."""
     code = (
         "import platform; from importlib.metadata import version as v;"
-        "print('Python', platform.python_version(), *(f'{n} {v(n)}' for n in ('protobuf', 'grpcio', 'numpy')))"
+        "names = ('protobuf', 'grpcio', 'numpy');"
+        "print('Python', platform.python_version(), *(f'{n} {v(n)}' for n in names))"
     )
     return subprocess.run([python, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
 
