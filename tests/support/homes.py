@@ -49,11 +49,14 @@ class Home:
         """The id of the process that uses the data."""
         return holder_of(self.place.data_dir)
 
-    def started(self, script: str, *arguments: str, **changes: str) -> subprocess.Popen[str]:
-        """Start a Python script as this user, with changes of the environment."""
+    def started(
+        self, script: str, *arguments: str, stdin: bool = False, **changes: str
+    ) -> subprocess.Popen[str]:
+        """Start a Python script as this user, with changes of the environment; `stdin`: it reads from a pipe."""
         merged = {**os.environ, **self.environment, **changes}
         return subprocess.Popen(
             [sys.executable, "-c", script, *arguments],
+            stdin=subprocess.PIPE if stdin else None,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -285,10 +285,14 @@ SERVING = "from mlrs_cli.__main__ import main; main()"
 
 def test_it_ends_when_it_is_unused(home: Home) -> None:
     """Its last stream ended, a daemon ends by itself, and the next script starts another."""
+    waiting = home.started("import mlrs, sys; print(); sys.stdin.readline()\n" + ADVISED, stdin=True)
+    assert waiting.stdout is not None
+    waiting.stdout.readline()  # all is imported, so that it connects before the daemon ends
     served = home.started(SERVING, "serve", "--local", "--exit-after-idle-s", "2")
     assert served.stdout is not None
     assert served.stdout.readline().startswith("mlrs is listening")
-    assert home.ran(ADVISED).returncode == 0
+    _, said = waiting.communicate("\n", timeout=60)
+    assert "starting a daemon" not in said
     assert served.wait(30) == 0
     served.communicate()
     again = home.ran(ADVISED)

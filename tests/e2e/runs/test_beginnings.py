@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -90,14 +91,19 @@ class Script:
     """A script of a user's, at a daemon's address."""
 
     def __init__(self, path: Path, text: str, address: str, *arguments: str) -> None:
-        path.write_text(text.replace("localhost:50051", address), encoding="utf-8")
+        path.write_text(text, encoding="utf-8")
         self._command = [sys.executable, str(path), *arguments]
+        self._environment = {**os.environ, "MLRS_TARGET": address}
 
     @contextmanager
     def running(self) -> Iterator[subprocess.Popen[str]]:
         """Run it; killed at the end if it still runs."""
         with subprocess.Popen(
-            self._command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            self._command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=self._environment,
         ) as process:
             try:
                 yield process
@@ -178,7 +184,7 @@ SLOW = """
 import pathlib, sys, time
 import mlrs
 task, stop = "outages", pathlib.Path(sys.argv[1])
-advisor = mlrs.connect("localhost:50051", timeout_s=0.2, unsent_dir=sys.argv[2])
+advisor = mlrs.connect(timeout_s=0.2, unsent_dir=sys.argv[2])
 run = advisor.run(task, id="outages/one", horizon=100_000, num_classes=10, {more})
 """
 LOOPS = {
