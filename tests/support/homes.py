@@ -52,7 +52,7 @@ class Home:
     def started(
         self, script: str, *arguments: str, stdin: bool = False, **changes: str
     ) -> subprocess.Popen[str]:
-        """Start a Python script as this user, with changes of the environment; `stdin`: it reads from a pipe."""
+        """Start a Python script as this user, with changes of the environment; `stdin`: with a pipe to it."""
         merged = {**os.environ, **self.environment, **changes}
         return subprocess.Popen(
             [sys.executable, "-c", script, *arguments],
