@@ -14,6 +14,7 @@ from performance.report import plots, results, summaries, tables
 OUT = Path(__file__).parents[2] / "docs" / "performance"
 TITLES = {
     "latency": "A lone training loop",
+    "stalled": "A daemon that is stopped",
     "kernels": "Without a wire",
     "adapting": "Meta mode without a wire",
     "signals": "Signals of a training",

@@ -51,6 +51,21 @@ def _percentiles(row: Figures) -> list[str]:
     return [*levels, ratio(row["p50_ratio"]), f"{row['p99_ratio']:.2f}"]
 
 
+def stalled(figures: Figures) -> list[FigureTable]:
+    """Return the table of `stalled.py`."""
+    levels = [(case, level) for case in ("undisturbed", "stalled") for level in ("p50_us", "p99_us")]
+    columns = ["", "p50 µs", "p99 µs", "p50 µs, stopped", "p99 µs, stopped", "added to p99, µs"]
+    rows = [
+        [f"`{call}`", *(number(row[case][level]) for case, level in levels), ratio(row["p99_added_us"])]
+        for call, row in figures.items()
+    ]
+    note = (
+        "A lagged loop with 1 ms of other work a step, in blocks of 500 steps, while the daemon runs and "
+        "while its process is stopped. Medians over blocks; what is added, with its quartiles over rounds."
+    )
+    return [FigureTable("A daemon that is stopped", columns, rows, note)]
+
+
 def kernels(figures: Figures) -> list[FigureTable]:
     """Return the table of `kernels.py`."""
     names = {
@@ -401,6 +416,7 @@ def loop_lag(figures: Figures) -> list[FigureTable]:
 
 TABLES: dict[str, Callable[[Figures], list[FigureTable]]] = {
     "latency": latency,
+    "stalled": stalled,
     "kernels": kernels,
     "adapting": adapting,
     "signals": signals,
