@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PROTO_BIN := .venv-proto/bin
 ADAPTERS_BIN := .venv-adapters/bin
-ADAPTER_TESTS := tests/client/keras tests/client/lightning tests/client/optax tests/client/transformers
+ADAPTER_TESTS := tests/client/keras tests/client/lightning tests/client/optax tests/client/transformers tests/e2e/frameworks
 # Half of a test's time goes into waiting for other processes, so cores would idle with one tester each.
 TESTERS ?= $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN) * 3 / 2 )))
 MEASURED := advice.latency advice.kernels meta.adapting training.signals advice.load advice.columns \

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 from typing import Any
 
 import pytest
 
+PACKAGES = {"sklearn": "scikit-learn"}
+"""What modules are installed by, where that has another name."""
 REQUIRED = "MLRS_REQUIRED_FRAMEWORKS"
 """The environment variable with the frameworks that must be installed; `make test-adapters` sets it."""
+
+
+def need(name: str) -> None:
+    """Skip the test unless a framework is installed; fail if it is required. Does not import it."""
+    if importlib.util.find_spec(name) is None:
+        assert name not in os.environ.get(REQUIRED, "").split(), f"{name} is not installed"
+        pytest.skip(f"{name} is not installed: pip install {PACKAGES.get(name, name)}")
 
 
 def framework(name: str, package: str | None = None) -> Any:
