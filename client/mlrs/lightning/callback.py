@@ -72,6 +72,8 @@ class AdvisedLR(Callback):
         self._run: mlrs.Run | None = None  # on the first rank
         self._scheduler: Scheduler | None = None
         self._losses = Losses()
+        self._is_in_fit = True  # and not in a test or a prediction
+        self._is_to_begin = False  # whether no batch of a new run was seen
         self._is_observed = False  # whether the loss of the present step was
         self._is_updating = False  # whether its update has begun, and its end was not noticed yet
         self._has_warned = False
@@ -85,6 +87,11 @@ class AdvisedLR(Callback):
     def state_key(self) -> str:
         """The name of this callback in checkpoints; one for each optimizer."""
         return f"mlrs.lightning.AdvisedLR{self._optimizer_index or 0}"
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: ARG002
+        """Note whether a checkpoint that is loaded next is one to continue from."""
+        self._saved = None
+        self._is_in_fit = stage == "fit"
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin a run for the optimizer, or continue that of the checkpoint."""
@@ -100,10 +107,9 @@ class AdvisedLR(Callback):
             rescue=self._options.get("rescue") is not False,
             model=pl_module if len(trainer.optimizers) == 1 else None,  # others' weights are not ours
         )
+        self._is_to_begin = saved is None
         if saved is not None:
             self._scheduler.load_state_dict(saved)
-        elif self._is_to_search:
-            searching.search(trainer, pl_module, self._scheduler)
 
     def _opened(self, trainer: Trainer, *, is_known: bool) -> mlrs.Run:
         """Return a run, which its first step opens. `is_known`: that of a checkpoint, which has a config."""
@@ -114,6 +120,18 @@ class AdvisedLR(Callback):
         if self._advisor is None:
             return mlrs.run(self._task, **options)
         return self._advisor.run(self._task, **options)
+
+    def on_train_batch_start(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        batch: Any,  # noqa: ARG002  # Lightning's signature
+        batch_idx: int,  # noqa: ARG002
+    ) -> None:
+        """Search before the first batch, when the module's own hooks have begun training and epoch."""
+        if self._is_to_begin and self._is_to_search:
+            searching.search(trainer, pl_module, self._advised)
+        self._is_to_begin = False
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: torch.Tensor) -> None:
         """Send the loss of an update before its last backward pass, which hides the round trip."""
@@ -150,8 +168,7 @@ class AdvisedLR(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Tell the run the validation loss, if one was logged."""
-        is_in_fit = trainer.state.fn == "fit" and not trainer.sanity_checking
-        if not is_in_fit or self._scheduler is None or self._monitor is None:
+        if not self._is_in_fit or trainer.sanity_checking or self._scheduler is None or self._monitor is None:
             return
         if (loss := trainer.callback_metrics.get(self._monitor)) is not None:
             self._scheduler.validate(loss)
@@ -169,8 +186,9 @@ class AdvisedLR(Callback):
         return self._scheduler.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue from a state when the fit begins."""
-        self._saved = state_dict
+        """Continue from a state when the fit begins; a test of a checkpoint continues nothing."""
+        if self._is_in_fit:
+            self._saved = state_dict
 
     @property
     def _advised(self) -> Scheduler:

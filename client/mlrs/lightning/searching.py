@@ -8,6 +8,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
+from types import MappingProxyType
 from typing import Any, final
 
 import torch
@@ -25,16 +26,17 @@ def search(trainer: Trainer, module: LightningModule, scheduler: AdvisedLR) -> N
     """Search before the first batch, and leave everything as it was; if that cannot be done, say why."""
     reason = _why_not(trainer, module, scheduler.optimizer)
     if not reason:
-        trials = _Trials(trainer, module, scheduler.optimizer)
+        trials, groups = _Trials(trainer, module, scheduler.optimizer), _Groups(trainer)
         try:
             with _nothing_logged(trainer, module):
                 scheduler.search(
                     trainer.strategy.model or module,
                     trials.loss,
-                    _Groups(trainer, module),
+                    groups,
                     step_fn=trials.step,
                     scaler=getattr(trainer.precision_plugin, "scaler", None),
-                    also_save=[Attributes([module])],
+                    also_save=[Attributes([module, groups.sampler, groups.batch_sampler])],
+                    save_to="cpu",  # the device may have no room for a second model
                 )
         except Exception as error:  # noqa: BLE001  # training goes on; what is wrong with the run shows there
             reason = repr(error)
@@ -61,14 +63,16 @@ def _why_not(trainer: Trainer, module: LightningModule, optimizer: Optimizer) ->
 
 @final
 class _Groups:
-    """The trainer's batches on its device, numbered, in lists of as many as an update accumulates.
+    """The trainer's batches by their index, as many at a time as an update accumulates.
+
+    They are mappings, which a search keeps in host memory and moves to no device.
 
     Attributes:
         generator: the loader's, as those below: a search saves the random number generators in them.
     """
 
-    def __init__(self, trainer: Trainer, module: LightningModule) -> None:
-        self._trainer, self._module = trainer, module
+    def __init__(self, trainer: Trainer) -> None:
+        self._size = trainer.accumulate_grad_batches
         # A copy, because a loader with persistent workers has one iterator, which the trainer holds.
         loader: Any = copy.copy(trainer.train_dataloader)
         loader._iterator = None  # noqa: SLF001  # where DataLoader keeps it
@@ -76,17 +80,10 @@ class _Groups:
         self.generator = loader.generator
         self.sampler, self.batch_sampler = loader.sampler, loader.batch_sampler
 
-    def __iter__(self) -> Iterator[list[tuple[Any, int]]]:
-        size = self._trainer.accumulate_grad_batches
+    def __iter__(self) -> Iterator[Mapping[int, Any]]:
         numbered = enumerate(self._loader)
-        while len(group := list(islice(numbered, size))) == size:
-            yield [(self._moved(batch), index) for index, batch in group]
-
-    def _moved(self, batch: Any) -> Any:
-        """Do with a batch what the trainer does before `training_step`."""
-        batch = self._trainer.precision_plugin.convert_input(batch)
-        batch = self._module._on_before_batch_transfer(batch, dataloader_idx=0)  # noqa: SLF001  # as Trainer
-        return self._trainer.strategy.batch_to_device(batch, dataloader_idx=0)
+        while len(group := dict(islice(numbered, self._size))) == self._size:
+            yield MappingProxyType(group)
 
 
 @final
@@ -98,16 +95,16 @@ class _Trials:
         parameters = inspect.signature(module.training_step).parameters
         self._takes_index = "batch_idx" in parameters or len(parameters) > 1
 
-    def loss(self, _model: Any, group: list[tuple[Any, int]]) -> torch.Tensor:
+    def loss(self, _model: Any, group: Mapping[int, Any]) -> torch.Tensor:
         """Return the mean loss of a group of batches."""
-        return torch.stack([self._loss(*numbered).detach() for numbered in group]).mean()
+        return torch.stack([self._loss(*numbered).detach() for numbered in group.items()]).mean()
 
-    def step(self, _model: Any, group: list[tuple[Any, int]]) -> torch.Tensor:
+    def step(self, _model: Any, group: Mapping[int, Any]) -> torch.Tensor:
         """Make an update with a group of batches, and return its mean loss."""
         scaler = getattr(self._trainer.precision_plugin, "scaler", None)
         self._optimizer.zero_grad()
         losses = []
-        for numbered in group:
+        for numbered in group.items():
             loss = self._loss(*numbered)
             losses.append(loss.detach())
             loss = loss / len(group)
@@ -126,7 +123,11 @@ class _Trials:
             scaler.update()
         return torch.stack(losses).mean()
 
-    def _loss(self, batch: Any, index: int) -> torch.Tensor:
+    def _loss(self, index: int, batch: Any) -> torch.Tensor:
+        """Return the loss of a batch, with which it does what the trainer does."""
+        batch = self._trainer.precision_plugin.convert_input(batch)
+        batch = self._module._on_before_batch_transfer(batch, dataloader_idx=0)  # noqa: SLF001  # as Trainer
+        batch = self._trainer.strategy.batch_to_device(batch, dataloader_idx=0)
         arguments = (batch, index) if self._takes_index else (batch,)
         output: Any = self._trainer.strategy.training_step(*arguments)
         loss = output.get("loss") if isinstance(output, Mapping) else output

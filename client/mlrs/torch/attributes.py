@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import OrderedDict, defaultdict, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, final
 
 import torch
 from torch import nn
 
+MOST_PARTS = 10_000
+"""The most parts of a list or dict that is an attribute of a training, and not its data."""
 _NUMBERS = (bool, int, float, complex, str, bytes, type(None))
 _SEQUENCES = (list, tuple, set, frozenset, deque)
 _MAPPINGS = (dict, OrderedDict, defaultdict)
@@ -19,8 +21,9 @@ _OF_ALL_MODULES = frozenset(vars(nn.Module()))
 class Attributes:
     """The plain attributes of some objects, for `also_save` of a search: numbers, texts and tensors.
 
-    Lists, tuples, sets, deques and dicts that hold nothing else are plain, too. Parameters, buffers and
-    tensors that need gradients are left out, and so is what every `nn.Module` has, such as its hooks.
+    Lists, tuples, sets, deques and dicts that hold nothing else are plain, too, up to `MOST_PARTS` parts:
+    larger ones are data. Parameters, buffers and tensors that need gradients are left out, and so is what
+    every `nn.Module` has, such as its hooks.
     """
 
     def __init__(self, objects: Iterable[Any]) -> None:
@@ -32,17 +35,20 @@ class Attributes:
             id(tensor) for one in modules for tensor in (*one.parameters(), *one.buffers(recurse=False))
         }
 
-    def state_dict(self) -> dict[int, dict[str, Any]]:
-        """Return the attributes by the position of their object and their name, not copied."""
-        return {index: self._plain(one) for index, one in enumerate(self._objects)}
+    def state_dict(self) -> list[tuple[dict[str, Any], list[str]]]:
+        """Return, for each object, the plain attributes by name, not copied, and the names of the others."""
+        states = []
+        for one in self._objects:
+            plain = self._plain(one)
+            states.append((plain, [name for name in vars(one) if name not in plain]))
+        return states
 
-    def load_state_dict(self, state_dict: Mapping[int, Mapping[str, Any]]) -> None:
+    def load_state_dict(self, state_dict: Iterable[tuple[dict[str, Any], list[str]]]) -> None:
         """Put attributes back, not copied, and remove plain ones that are new."""
-        for index, attributes in state_dict.items():
-            one = self._objects[index]
-            for name in self._plain(one).keys() - attributes.keys():
+        for one, (plain, others) in zip(self._objects, state_dict, strict=True):
+            for name in self._plain(one).keys() - plain.keys() - set(others):
                 del vars(one)[name]
-            vars(one).update(attributes)
+            vars(one).update(plain)
 
     def _plain(self, one: Any) -> dict[str, Any]:
         left_out = _OF_ALL_MODULES if isinstance(one, nn.Module) else frozenset[str]()
@@ -51,10 +57,20 @@ class Attributes:
         }
 
     def _is_plain(self, value: Any) -> bool:
-        if isinstance(value, torch.Tensor):
-            return not value.requires_grad and id(value) not in self._kept_elsewhere
-        if type(value) in _SEQUENCES:
-            return all(self._is_plain(part) for part in value)
-        if type(value) in _MAPPINGS:
-            return all(self._is_plain(part) for pair in value.items() for part in pair)
-        return isinstance(value, _NUMBERS)
+        """Return whether a value, and all in it, is plain."""
+        parts, seen = [value], 0
+        while parts:
+            part = parts.pop()
+            seen += 1
+            if type(part) in _SEQUENCES:
+                parts += part
+            elif type(part) in _MAPPINGS:
+                parts += [*part.keys(), *part.values()]
+            elif isinstance(part, torch.Tensor):
+                if part.requires_grad or id(part) in self._kept_elsewhere:
+                    return False
+            elif not isinstance(part, _NUMBERS):
+                return False
+            if seen + len(parts) > MOST_PARTS:
+                return False
+        return True

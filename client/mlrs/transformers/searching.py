@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import islice
+from types import MappingProxyType
 from typing import Any, final
 
 import torch
@@ -37,6 +38,7 @@ def search(trainer: Any, scheduler: AdvisedLR) -> None:
                 step_fn=trials.step,
                 scaler=trainer.accelerator.scaler,
                 also_save=[Attributes([trainer, trainer.model, *groups.samplers])],
+                save_to="cpu",  # the device may have no room for a second model
             )
         except Exception as error:  # noqa: BLE001  # training goes on; what is wrong with the run shows there
             reason = repr(error)
@@ -58,7 +60,9 @@ def _why_not(trainer: Any, scheduler: AdvisedLR, loader: Any) -> str:
 
 @final
 class _Groups:
-    """The trainer's batches, in lists of as many as an update accumulates.
+    """The trainer's batches by their place in an update, as many as it accumulates.
+
+    They are mappings, which a search keeps in host memory and moves to no device.
 
     Attributes:
         generator: the loader's, as those below: a search saves the random number generators in them.
@@ -73,10 +77,10 @@ class _Groups:
         self.generator, self.sampler = loader.generator, self.samplers[-1]
         self.batch_sampler = loader.batch_sampler
 
-    def __iter__(self) -> Iterator[list[Any]]:
+    def __iter__(self) -> Iterator[Mapping[int, Any]]:
         batches = iter(self._loader)
         while len(group := list(islice(batches, self._size))) == self._size:
-            yield group
+            yield MappingProxyType(dict(enumerate(group)))
 
 
 def _nested(loader: Any) -> Iterator[Any]:
@@ -94,7 +98,7 @@ class _Trials:
     def __init__(self, trainer: Any) -> None:
         self._trainer = trainer
 
-    def step(self, model: Any, group: list[Any]) -> torch.Tensor:
+    def step(self, model: Any, group: Mapping[int, Any]) -> torch.Tensor:
         """Make an update with a group of batches, and return its loss."""
         trainer = self._trainer
         batches, items = self._counted(group)
@@ -105,7 +109,7 @@ class _Trials:
         trainer.optimizer.step()
         return torch.stack(losses).sum()
 
-    def loss(self, model: Any, group: list[Any]) -> torch.Tensor:
+    def loss(self, model: Any, group: Mapping[int, Any]) -> torch.Tensor:
         """Return the loss of a group of batches, as `step` does."""
         trainer = self._trainer
         batches, items = self._counted(group)
@@ -119,9 +123,11 @@ class _Trials:
         total = torch.stack(losses).sum()
         return total if self._is_scaled(items) else total / len(group)
 
-    def _counted(self, group: list[Any]) -> tuple[list[Any], Any]:
+    def _counted(self, group: Mapping[int, Any]) -> tuple[list[Any], Any]:
         """Return the batches, and the number of items in them that the trainer divides losses by."""
-        batches, items = self._trainer.get_batch_samples(iter(group), len(group), self._trainer.args.device)
+        batches, items = self._trainer.get_batch_samples(
+            iter(group.values()), len(group), self._trainer.args.device
+        )
         return batches, items
 
     def _is_scaled(self, items: Any) -> bool:

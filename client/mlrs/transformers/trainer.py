@@ -133,7 +133,7 @@ class AdvisedTrainerMixin:
             lagged=self._advice.lagged,
             signals=self._advice.signals,
             rescue=self._advice.options.get("rescue") is not False,
-            model=self.model,
+            model=None if _is_mostly_frozen(self.model) else self.model,
         )
         self._created_lr_scheduler = True  # so that the next training makes another
         self.callback_handler.lr_scheduler = self.lr_scheduler
@@ -178,6 +178,12 @@ class AdvisedTrainerMixin:
         """Finish the run."""
         if self._run is not None:
             self._run.finish()
+
+
+def _is_mostly_frozen(model: torch.nn.Module) -> bool:
+    """Return whether a rescue is to put back the optimizer's weights alone, as in a training of adapters."""
+    sizes = [(weight.numel(), weight.requires_grad) for weight in model.parameters()]
+    return sum(size for size, is_trained in sizes if is_trained) < sum(size for size, _ in sizes) / 2
 
 
 def advised(

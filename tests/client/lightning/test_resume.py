@@ -135,6 +135,25 @@ def test_interrupted_equals_undisturbed(
     assert 0 < len(module.used) < len(undisturbed.used)
 
 
+def test_a_test_of_a_checkpoint_continues_nothing(real: Daemon, tmp_path: Path) -> None:
+    """A fit after a test that loads a checkpoint is a new run."""
+
+    class Tested(Fit):
+        def test_step(self, batch: Any, batch_idx: int) -> None:
+            self.validation_step(batch, batch_idx)
+
+    saving = ModelCheckpoint(tmp_path, save_last=True)
+    with mlrs.connect(real.address, timeout_s=30.0) as advisor:
+        advised = AdvisedLR("task", advisor=advisor, search=False, memory=False)
+        fitting = trainer(tmp_path, advised, saving, enable_checkpointing=True)
+        fitting.fit(Tested(), batches())
+        first = advised.run.id
+        fitting.test(Tested(), batches(), ckpt_path="last", weights_only=False)
+        trainer(tmp_path, advised).fit(Tested(), batches())
+        assert advised.run.id != first
+        assert [advisor.get_run(id_).next_step for id_ in (first, advised.run.id)] == [20, 20]
+
+
 def test_a_daemon_that_is_away_stops_no_training(tmp_path: Path) -> None:
     """A fit goes on with its last learning rate when the daemon is killed, and none of its losses is lost."""
     with Daemon(tmp_path / "data") as daemon:

@@ -18,6 +18,7 @@ from torch.utils.data import IterableDataset  # noqa: E402
 
 import mlrs  # noqa: E402
 from mlrs.lightning import AdvisedLR  # noqa: E402
+from mlrs.torch.search.batches import JUDGED_BY  # noqa: E402
 from tests.client.fake_daemon import TRIAL_STEPS, TRIED, FakeDaemon  # noqa: E402
 from tests.client.lightning.trainings import Fit, batches, trainer  # noqa: E402
 
@@ -106,7 +107,7 @@ def test_trials_are_the_trainers_steps(advisor: mlrs.Advisor, tmp_path: Path) ->
     )
     fitting.fit(module, batches())
     assert clipped == [0.5] * (len(TRIED) * TRIAL_STEPS + 1)
-    assert len(moved) == 4 + TRIAL_STEPS + 1
+    assert len(moved) == len(TRIED) * (TRIAL_STEPS + JUDGED_BY) + 1
 
 
 @pytest.mark.parametrize("wanted", ["manual", "iterable", "no loss", "several loaders"])

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from mlrs.torch import Attributes
+from mlrs.torch.attributes import MOST_PARTS
 
 
 class Part(nn.Module):
@@ -50,22 +51,26 @@ def test_the_model_and_other_objects_are_left_alone() -> None:
     """Parameters, buffers, modules, hooks and functions are no plain attributes, nor are lists of them."""
     part = Part()
     part.layer.register_forward_hook(lambda *_: None)
-    own, layers = Attributes([part]).state_dict().values()
+    (own, others), (layers, _) = Attributes([part]).state_dict()
+    assert {"weights", "alias", "function"} <= set(others)
     assert set(own) == {"count", "losses", "sums"}
     assert set(layers) == {"in_features", "out_features"}
 
 
 def test_objects_that_are_no_modules() -> None:
-    """The attributes of any object may be saved."""
+    """The attributes of any object may be saved; a long list is data, and stays as it is."""
 
     class Loop:
         def __init__(self) -> None:
             self.steps, self.model = 3, nn.Linear(1, 1)
+            self.data = [0.0] * (MOST_PARTS + 1)
 
     loop = Loop()
     attributes = Attributes([loop])
     saved = copy.deepcopy(attributes.state_dict())
     loop.steps = 9
+    loop.data.clear()
     attributes.load_state_dict(saved)
     assert loop.steps == 3
-    assert saved == {0: {"steps": 3}}
+    assert saved == [({"steps": 3}, ["model", "data"])]
+    assert loop.data == []
