@@ -39,8 +39,8 @@ class AdvisedLR(LRScheduler):
     """Sets the learning rate of every update to what a daemon advises for the loss of that update.
 
     The parameter group with the largest initial learning rate gets the advice, the others keep their
-    ratio to it, also groups that are added later. Learning rates that are tensors are filled in
-    place.
+    ratio to it, also groups that are added later. A group's entry `lr_scale`, as timm's layer-wise decay
+    makes it, multiplies its learning rate. Learning rates that are tensors are filled in place.
 
     An optimizer has one `AdvisedLR` at a time: a new one replaces the earlier one, whose methods that
     observe, step or load then raise `UsageError`.
@@ -599,7 +599,7 @@ class AdvisedLR(LRScheduler):
         self._remember()
 
     def _ratios(self) -> list[float]:
-        """Return the initial LR of each group over the largest."""
+        """Return the initial LR of each group over the largest, times its `lr_scale`."""
         groups = self.optimizer.param_groups
         for group in groups[len(self.base_lrs) :]:
             self.base_lrs.append(group.setdefault("initial_lr", float(group["lr"])))
@@ -609,7 +609,8 @@ class AdvisedLR(LRScheduler):
                 f"optimizer: the largest initial LR is {largest}; the groups' ratios need it to be > 0",
                 field="optimizer",
             )
-        return [base / largest for base in bases]
+        scales = [float(group.get("lr_scale", 1.0)) for group in groups]
+        return [base / largest * scale for base, scale in zip(bases, scales, strict=True)]
 
     def _remember(self) -> None:
         lrs = [group["lr"] for group in self.optimizer.param_groups]
