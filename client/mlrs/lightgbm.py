@@ -1,6 +1,11 @@
 """The adapter for LightGBM: a callback that sets the learning rate of each boosting round.
 
-    booster = lightgbm.train(parameters, train_data, num_boost_round=200, callbacks=[AdvisedLR("churn")])
+    import lightgbm
+
+    from mlrs.lightgbm import AdvisedLR
+
+    data = lightgbm.Dataset(X_train, y_train)
+    booster = lightgbm.train({"objective": "binary"}, data, 100, callbacks=[AdvisedLR("churn")])
 
 It may use LightGBM, and what is public in the client.
 """

@@ -2,7 +2,7 @@
 
     from mlrs import writers
 
-    run = advisor.run("resnet18-cifar10", on_advice=writers.tensorboard("runs/resnet18"))
+    run = advisor.run("resnet18-cifar10", on_advice=writers.tensorboard(folder))
 
 Each writes `mlrs/learning_rate` and `mlrs/loss` by the run's step. The tracker's library is imported when its
 function here is called, and has to be installed. For several trackers at once, call several functions in one

@@ -1,12 +1,12 @@
 """The adapter for XGBoost: a callback that sets the learning rate of each boosting round.
 
-    booster = xgboost.train(
-        parameters,
-        train_data,
-        num_boost_round=200,
-        evals=[(train_data, "train"), (test_data, "test")],
-        callbacks=[AdvisedLR("churn", horizon=200)],
-    )
+    import xgboost
+
+    from mlrs.xgboost import AdvisedLR
+
+    data = xgboost.DMatrix(X_train, y_train)
+    callback = AdvisedLR("churn", horizon=100)
+    booster = xgboost.train(parameters, data, 100, evals=[(data, "train")], callbacks=[callback])
 
 It may use XGBoost, and what is public in the client.
 """

@@ -28,7 +28,7 @@ from tests.docs import yours
 from tests.docs.blocks import BLOCKS, DOCSTRINGS, ROOT, Block, in_language
 from tests.docs.conftest import Stage
 
-LARGE = {"accelerate", "deepspeed", "jax", "keras", "optax", "timm", "transformers"}
+LARGE = {"accelerate", "deepspeed", "jax", "keras", "lightgbm", "optax", "timm", "transformers", "xgboost"}
 """Frameworks that may be missing here: blocks that import them are run where they are installed."""
 CHECKED = {"python", "diff", "console", ""}
 """The languages of which a test knows what blocks in them are to do; those without one hold commands."""

@@ -10,6 +10,8 @@ from __future__ import annotations
 import ast
 import itertools
 from collections.abc import Callable
+from tempfile import mkdtemp
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -123,6 +125,30 @@ def frameworks(_: Connect) -> Names:
     return training() | {"loss_fn": functional.cross_entropy}
 
 
+def tabular(_: Connect) -> Names:
+    """The pages of scikit-learn, XGBoost and LightGBM: the data is the reader's."""
+    rng = np.random.default_rng(0)
+    features, labels = rng.normal(size=(64, 3)), rng.integers(2, size=64)
+    return {
+        "batches": [(features[at : at + 16], labels[at : at + 16]) for at in range(0, 64, 16)],
+        "X_train": features[:48],
+        "y_train": labels[:48],
+        "X_test": features[48:],
+        "y_test": labels[48:],
+        "parameters": {"objective": "binary:logistic"},
+    }
+
+
+def plain(_: Connect) -> Names:
+    """Loops without a framework: what plays and learns is the reader's."""
+    return {"play": lambda policy: policy, "policy": SimpleNamespace(total=20.0), "update": lambda *_: None}
+
+
+def writers(connect: Connect) -> Names:
+    """Experiment trackers: the folder is the reader's."""
+    return client(connect) | {"folder": mkdtemp()}
+
+
 def schedules(connect: Connect) -> Names:
     """Schedules: `control` is the reader's, `advisor` of the block before."""
     return {"advisor": connect(), "control": True}
@@ -211,15 +237,23 @@ def nothing(_: Connect) -> Names:
 PAGES: dict[str, Callable[[Connect], Names]] = {
     "README.md": readme,
     "docs/distributed.md": distributed,
+    "docs/frameworks/boosting.md": tabular,
+    "docs/frameworks/plain.md": plain,
+    "docs/frameworks/scikit-learn.md": tabular,
     "docs/local-daemon.md": readme,
     "docs/meta-mode.md": meta_mode,
     "docs/meta-training.md": meta_training,
     "docs/rescue.md": rescue,
     "docs/schedules.md": schedules,
     "docs/search.md": search,
+    "docs/writers.md": writers,
     "client/mlrs/api/suggesting.py": suggesting,
+    "client/mlrs/lightgbm.py": tabular,
     "client/mlrs/meta.py": meta_mode,
+    "client/mlrs/sklearn/__init__.py": tabular,
     "client/mlrs/torch/meta_step.py": meta_step,
+    "client/mlrs/writers.py": writers,
+    "client/mlrs/xgboost.py": tabular,
 }
 
 

@@ -2,6 +2,8 @@
 
     from sklearn.linear_model import SGDClassifier
 
+    from mlrs.sklearn import AdvisedLR
+
     model = SGDClassifier(loss="log_loss", learning_rate="constant", eta0=0.01)
     advised = AdvisedLR(model, "digits", horizon=len(batches))
     for X, y in batches:

@@ -16,12 +16,19 @@ from mlrs.types import AdvisedStep
 from tests.client.fake_daemon import FakeDaemon, lr_sequence
 from tests.support.daemon import Daemon
 from tests.support.frameworks import framework
+from tests.support.trainings.tumors import tumors
 
 lightgbm = framework("lightgbm")
 from mlrs.lightgbm import AdvisedLR  # noqa: E402
 
 PARAMETERS = {"objective": "binary", "num_leaves": 4, "num_threads": 1, "verbose": -1, "learning_rate": 0.2}
 ROUNDS = 12
+
+
+@pytest.fixture(scope="module")
+def data() -> tuple[Any, Any]:
+    """The examples and their labels."""
+    return tumors()
 
 
 def boost(data: Any, callback: Any, rounds: int = ROUNDS, **options: Any) -> Any:

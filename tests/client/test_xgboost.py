@@ -15,12 +15,19 @@ from mlrs.types import AdvisedStep
 from tests.client.fake_daemon import FakeDaemon, lr_sequence
 from tests.support.daemon import Daemon
 from tests.support.frameworks import framework
+from tests.support.trainings.tumors import tumors
 
 xgboost = framework("xgboost", "xgboost")
 from mlrs.xgboost import AdvisedLR  # noqa: E402
 
 PARAMETERS = {"objective": "binary:logistic", "max_depth": 2, "nthread": 1, "eta": 0.2}
 ROUNDS = 12
+
+
+@pytest.fixture(scope="module")
+def data() -> tuple[Any, Any]:
+    """The examples and their labels."""
+    return tumors()
 
 
 def boost(data: Any, callback: Any, rounds: int = ROUNDS, **options: Any) -> Any:

@@ -1,17 +1,14 @@
-"""For the tests of the adapters for XGBoost and LightGBM: a small data set."""
+"""A small data set for tests of boosting."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import pytest
-
 from tests.support.frameworks import framework
 
 
-@pytest.fixture(scope="session")
-def data() -> tuple[Any, Any]:
-    """Return two hundred tumors and what they are."""
+def tumors() -> tuple[Any, Any]:
+    """Return two hundred tumors, (200, 30), and whether each is benign."""
     framework("sklearn", "scikit-learn")
     from sklearn.datasets import load_breast_cancer
 
