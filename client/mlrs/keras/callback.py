@@ -44,7 +44,7 @@ class AdvisedLR(keras.callbacks.Callback):
         found: what the search came to, if there was one.
 
     Raises:
-        InvalidArgumentError: from `fit`: the learning rate is a schedule, or an argument is wrong.
+        InvalidArgumentError: from `fit`: the optimizer has a schedule, or an argument is wrong.
         UsageError: from `fit`: the loss of each batch cannot be had, because of `steps_per_execution` or of
             the model's own `train_step`; or several processes train together.
         MlrsError: from `fit`: as `mlrs.run` and `Run.observe`.
