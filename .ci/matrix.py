@@ -92,9 +92,9 @@ def make(combination: Combination, python: str, wheel: Path) -> Path:
 def versions(python: Path) -> str:
     """Return what an environment really has."""
     code = (
-        "import platform; from importlib.metadata import version as v;"
+        "import platform; from importlib.metadata import version;"
         "names = ('protobuf', 'grpcio', 'numpy');"
-        "print('Python', platform.python_version(), *(f'{n} {v(n)}' for n in names))"
+        "print('Python', platform.python_version(), *(f'{name} {version(name)}' for name in names))"
     )
     return subprocess.run([python, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
 

@@ -75,6 +75,7 @@ export class Run {
 
   /** Say that the training is complete, and that it had this many steps. */
   async finish() {
+    const end = Date.now() + this.timeoutMs;
     for (;;) {
       try {
         if (this.#kept.length && !this.#stream) await this.#again(this.nextStep);
@@ -84,7 +85,7 @@ export class Run {
         return run;
       } catch (error) {
         const lacks = error instanceof AdviceError && error.reason === "STEP_AHEAD";
-        if (!lacks && !(error instanceof Passing)) throw error;
+        if ((!lacks && !(error instanceof Passing)) || Date.now() >= end) throw error;
         this.#drop();
         await sleep(Math.random() * LONGEST_PAUSE_MS);
       }

@@ -44,11 +44,12 @@ ELSEWHERE = 1e-5
 def described(name: str) -> Json:
     """Return a scenario as its file has it, but without what comes of its actions."""
     function = SCENARIOS[name]
+    description = (inspect.getdoc(function) or "").removeprefix("Return ")
     return {
         "contract": PACKAGE,
         "version": VERSION,
         "name": name,
-        "description": (inspect.getdoc(function) or "").removeprefix("Return ").capitalize(),
+        "description": description[:1].upper() + description[1:],
         "model": MODEL,
         "build": build(),
         "actions": function(),
