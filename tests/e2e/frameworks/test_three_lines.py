@@ -55,6 +55,10 @@ model, optimizer = accelerator.prepare(model, optimizer)
 """
         + LOOP.replace("loss.backward()", "accelerator.backward(loss)"),
     ),
+    "timm": (
+        ["torch"],  # the scheduler does not import timm, which fits few releases of PyTorch
+        TORCH + "@2\nupdates = 0\n" + LOOP + "    updates += 1\n    scheduler.step_update(updates)\n",
+    ),
     "Lightning": (
         ["torch", "lightning"],
         """
