@@ -170,6 +170,38 @@ def test_what_the_fallback_answers_is_told_once(daemon: FakeDaemon) -> None:
     assert {step.learning_rate for step in told.steps} == {told.steps[0].learning_rate}
 
 
+def test_trouble_repeats_and_loses_nothing(daemon: FakeDaemon) -> None:
+    """Streams that are cut, and answers that a daemon forgets, change nothing of what is told."""
+    told = Told()
+    losses = [1.0 / (1 + step) for step in range(120)]
+    with mlrs.connect(daemon.target, timeout_s=10.0) as advisor:
+        run = advisor.run("task", on_advice=told)
+        for step, loss in enumerate(losses):
+            pending = run.observe(step, loss, lagged=step % 3 == 0)
+            if step % 10 == 5:
+                (daemon.cut, daemon.drain, daemon.lose)[step // 10 % 3]()
+            pending.lr()
+        run.finish()
+    assert told.numbers == list(range(120))
+    assert [step.learning_rate for step in told.steps] == lr_sequence(losses)
+    assert set(told.reasons) <= {"fresh", "replayed"}
+
+
+def test_what_a_lagged_loop_left_behind_is_left_out(daemon: FakeDaemon) -> None:
+    """Steps without an answer when the fallback answers a later one are not told after it."""
+    told = Told()
+    with mlrs.connect(daemon.target, timeout_s=0.2) as advisor:
+        run = advisor.run("task", initial_lr=0.3, on_advice=told, timeout_s=10.0)
+        run.next_lr(0, 1.0, timeout_s=10.0)
+        daemon.may_answer.clear()
+        pendings = [run.observe(step, 1.0) for step in range(1, 4)]
+        pendings[2].lr()
+        daemon.may_answer.set()
+        run.finish(timeout_s=10.0)
+    assert told.numbers == [0, 3]
+    assert told.reasons == ["fresh", "fallback"]
+
+
 def test_what_a_run_replays_is_told_as_replayed(advisor: mlrs.Advisor) -> None:
     """Steps that the daemon answers from its record are told with the reason `replayed`."""
     first = advisor.run("task", id="again")
