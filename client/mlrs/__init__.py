@@ -14,7 +14,10 @@
 | module | what it has |
 |---|---|
 | `mlrs.aio` | the same client for asyncio |
-| `mlrs.torch` | the adapter for PyTorch |
+| `mlrs.torch`, `mlrs.lightning`, `mlrs.transformers`, `mlrs.timm` | adapters for PyTorch and all on top |
+| `mlrs.keras`, `mlrs.optax` | adapters for Keras, and for JAX with Optax |
+| `mlrs.sklearn`, `mlrs.xgboost`, `mlrs.lightgbm` | adapters for scikit-learn and for boosting |
+| `mlrs.writers` | functions for `on_advice=` that write to TensorBoard, W&B and MLflow |
 | `mlrs.errors` | every error that a call can raise |
 | `mlrs.types` | what the daemon reports of runs and models, and the enumerations of options |
 | `mlrs.schedules` | schedules that are computed without a daemon |
