@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -51,7 +53,7 @@ def by_hand(rates: list[float]) -> tuple[list[float], Any]:
     return losses, weights
 
 
-def test_exact_losses_one_batch_late(advisor: mlrs.Advisor) -> None:
+def test_exact_losses_one_batch_late(advisor: mlrs.Advisor, tmp_path: Path) -> None:
     """The daemon gets the loss of each batch, with its penalty; each advice is used for the next batch."""
     dense = keras.layers.Dense(
         1, kernel_initializer=keras.initializers.Constant(0.5), kernel_regularizer=keras.regularizers.L2(0.1)
@@ -59,7 +61,7 @@ def test_exact_losses_one_batch_late(advisor: mlrs.Advisor) -> None:
     model = keras.Sequential([keras.Input((3,)), dense])
     model.compile(keras.optimizers.SGD(0.05), loss="mse", metrics=["mae"])
     advised, watch = make(advisor), Watch()
-    history = fit(model, advised, watch).history
+    history = fit(model, advised, watch, keras.callbacks.CSVLogger(tmp_path / "log.csv")).history
     losses, rates = recorded(advisor, advised.run)
     assert watch.rates == [0.0, *np.float32(rates[:-1]).tolist()]
     expected, weights = by_hand(watch.rates)
@@ -68,6 +70,8 @@ def test_exact_losses_one_batch_late(advisor: mlrs.Advisor) -> None:
     assert len(set(rates)) > STEPS // 2
     assert watch.logged == [0.0, *rates[:-1]]
     assert history["learning_rate"] == watch.logged[BATCHES - 1 :: BATCHES]
+    with (tmp_path / "log.csv").open() as log:
+        assert [float(row["learning_rate"]) for row in csv.DictReader(log)] == history["learning_rate"]
     assert set(history) == {"loss", "mae", "learning_rate"}
     assert history["loss"] != pytest.approx(losses[BATCHES - 1 :: BATCHES])
 
@@ -184,3 +188,16 @@ def test_evaluations_between_batches(advisor: mlrs.Advisor) -> None:
     fit(make_model(), plain, epochs=2)
     fit(make_model(), evaluated, Evaluate(), epochs=2)
     assert recorded(advisor, evaluated.run) == recorded(advisor, plain.run)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="Keras distributes on JAX only")
+def test_several_devices(advisor: mlrs.Advisor) -> None:
+    """With the batches split over devices, the losses are those of whole batches."""
+    alone, split = make(advisor), make(advisor)
+    fit(make_model(), alone, epochs=1)
+    keras.distribution.set_distribution(keras.distribution.DataParallel())
+    try:
+        fit(make_model(), split, epochs=1)
+    finally:
+        keras.distribution.set_distribution(None)
+    assert recorded(advisor, split.run)[0] == pytest.approx(recorded(advisor, alone.run)[0], rel=1e-4)
