@@ -14,48 +14,99 @@ the function's own file, too, so one that was only touched is compiled again.)
 from __future__ import annotations
 
 import hashlib
+import io
 import logging
-from collections.abc import Callable
-from contextlib import suppress
-from functools import cache
+import pickle
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-from numba.core.caching import FunctionCache, IndexDataCacheFile
+from numba.core.caching import FunctionCache, IndexDataCacheFile, NullCache
+from numba.core.environment import Environment, _rebuild_env, lookup_environment
+from numba.core.runtime.nrt import rtsys
 
 _logger = logging.getLogger("mlrs_core")
 _CORE = Path(__file__).parent
 _CHECKSUM_BYTES = 32
 _logged: list[Exception] = []
+_unkept: list[str] = []
+_loads_only: ContextVar[bool] = ContextVar("loads_only", default=False)
 
 
-class KernelCache(FunctionCache):
-    """The machine code of one function on disk: Numba's cache, which never fails."""
+class NotKeptError(Exception):
+    """A function has no machine code on disk, and is not to be compiled."""
+
+
+@contextmanager
+def loading_only() -> Iterator[None]:
+    """Have functions that are called for the first time in the block be loaded, and not compiled.
+
+    Calling one that is not on disk raises `NotKeptError`.
+    """
+    token = _loads_only.set(True)
+    try:
+        yield
+    finally:
+        _loads_only.reset(token)
+
+
+def is_kept() -> bool:
+    """Return whether all that this process has compiled is on disk, so that other processes can load it."""
+    return not _unkept
+
+
+class KernelCache(NullCache):
+    """The machine code of one function on disk: Numba's cache, which never fails.
+
+    Its folder is looked for when the function is first called: most functions are only parts of others.
+    """
 
     def __init__(self, function: Callable[..., object]) -> None:
-        """Find a folder for a function.
+        """Keep the machine code of a function."""
+        self._function = function
 
-        Raises:
-            RuntimeError: there is none that can be written to, or the sources cannot be read.
-        """
-        super().__init__(function)
-        sources = _digest_of(_CORE) + _digest_of(_package_of(Path(function.__code__.co_filename)))
-        self._files = self._cache_file = _KernelFiles(self._cache_file, sources)
+    @cached_property
+    def _folder(self) -> _FunctionFolder | None:
+        """The function's files; `None` where no folder can be written to, as in a sealed container."""
+        with suppress(RuntimeError):
+            return _FunctionFolder(self._function)
+        return None
+
+    @property
+    def cache_path(self) -> str | None:
+        """The folder."""
+        return None if self._folder is None else self._folder.cache_path
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
-        """Return the machine code for a signature; `None` if there is none, or if it cannot be used."""
-        try:
-            return super().load_overload(sig, target_context)
-        except Exception as error:  # noqa: BLE001  # unpickling damaged bytes raises whatever they spell
-            self._tell(error)
-            self._files.discard()
-            return None
+        """Return the machine code for a signature; `None` if there is none, or if it cannot be used.
+
+        Raises:
+            NotKeptError: there is none, and none is to be made.
+        """
+        found = None
+        if self._folder is not None:
+            try:
+                found = self._folder.load_overload(sig, target_context)
+            except Exception as error:  # noqa: BLE001  # unpickling damaged bytes raises whatever they spell
+                self._tell(error)
+                self._folder.discard()
+        if found is None and _loads_only.get():
+            raise NotKeptError(self._function.__qualname__)
+        return found
 
     def save_overload(self, sig: Any, data: Any) -> None:
         """Keep the machine code for a signature, if that works."""
+        if self._folder is None:
+            _unkept.append(self._function.__qualname__)
+            return
         try:
-            super().save_overload(sig, data)
+            self._folder.save_overload(sig, data)
         except Exception as error:  # noqa: BLE001  # it reads the index, which may be damaged, too
+            _unkept.append(self._function.__qualname__)
             self._tell(error)
 
     def _tell(self, error: Exception) -> None:
@@ -70,6 +121,33 @@ class KernelCache(FunctionCache):
                 error,
                 extra={"event": "kernel_cache_unusable"},
             )
+
+
+class _FunctionFolder(FunctionCache):
+    """Numba's cache of a function, with files that are checked."""
+
+    def __init__(self, function: Callable[..., object]) -> None:
+        """Find a folder.
+
+        Raises:
+            RuntimeError: there is none that can be written to, or the sources cannot be read.
+        """
+        super().__init__(function)
+        sources = _digest_of(_CORE) + _digest_of(_package_of(Path(function.__code__.co_filename)))
+        self._files = self._cache_file = _KernelFiles(self._cache_file, sources)
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """Return the machine code for a signature, if there is some.
+
+        Numba's own first imports all that it could compile with, SciPy included, which takes longer than all
+        else here. Machine code that is loaded needs the allocator only; compiling imports the rest itself.
+        """
+        rtsys.initialize(target_context)
+        return self._load_overload(sig, target_context)
+
+    def discard(self) -> None:
+        """Remove the index: with it goes all that it names."""
+        self._files.discard()
 
 
 class _KernelFiles(IndexDataCacheFile):
@@ -109,7 +187,31 @@ class _KernelFiles(IndexDataCacheFile):
         data = Path(self._data_path(name)).read_bytes()
         if hashlib.sha256(data[:-_CHECKSUM_BYTES]).digest() != data[-_CHECKSUM_BYTES:]:
             raise ValueError(f"{name} is damaged")
-        return super()._load_data(name)
+        return _Unpickler(io.BytesIO(data)).load()
+
+
+class _Unpickler(pickle.Unpickler):
+    """Reads machine code without importing the parts of Numba that it was compiled with."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == (_rebuild_env.__module__, _rebuild_env.__name__):
+            return _environment
+        return super().find_class(module, name)
+
+
+def _environment(module: str, constants: list[Any], name: str) -> Any:
+    """Return the environment of a function: its constants, and its module's globals for compilation alone.
+
+    As Numba's own, but that the globals of a function of Numba's are left out unless they are there.
+    """
+    found = lookup_environment(name)
+    if found is not None or module in sys.modules or not module.startswith("numba."):
+        return found or _rebuild_env(module, constants, name)
+    made = Environment({"__name__": module})
+    made.consts[:] = constants
+    made.env_name = name
+    Environment._memo[name] = made  # noqa: SLF001  # as `_rebuild_env` does
+    return made
 
 
 def _package_of(file: Path) -> Path:

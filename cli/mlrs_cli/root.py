@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
-from rich.console import Console
-from rich.table import Table
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     import mlrs
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -174,6 +174,8 @@ def data_dir_option(command: F) -> F:
 
 def print_table(table: Table) -> None:
     """Print a table; into a pipe, wide enough to cut nothing."""
+    from rich.console import Console
+
     console = Console()
     (console if console.is_terminal else Console(width=PIPE_WIDTH)).print(table)
 

@@ -28,7 +28,7 @@ from mlrs_core.adapting.state_layout import (
     SLOW,
     WIDTH,
 )
-from mlrs_core.compiled import clip, compiled, wide
+from mlrs_core.compiled import clip, compiled, copy_to, wide
 
 Vector = npt.NDArray[np.float32]
 SIZE_RATE = 0.05
@@ -92,7 +92,7 @@ def watch(scalars: Vector, network: Vector, loss: float, blow_up: float) -> None
         _average(scalars, loss, blow_up)
     elif scalars[SINCE] >= CONFIRM and far <= CALM * blow_up:
         size = len(network) // 4
-        network[3 * size :] = network[:size]
+        copy_to(network[3 * size :], network[:size])
         scalars[PENDING] = 0.0
 
 
@@ -109,7 +109,7 @@ def begin_trial(scalars: Vector) -> None:
 def _return(scalars: Vector, network: Vector) -> None:
     """Put the last good weights back, and begin anew with moments and averages."""
     size = len(network) // 4
-    network[:size] = network[3 * size :]
+    copy_to(network[:size], network[3 * size :])
     network[size : 3 * size] = 0.0
     scalars[SCALARS:] = 0.0
     scalars[RETURNS] += 1

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mlrs_core.compiled import compiled, sigmoid, wide
+from mlrs_core.compiled import compiled, copy_to, sigmoid, wide
 from mlrs_core.policy import Floats
 
 Vector = npt.NDArray[np.float32]
@@ -41,7 +41,7 @@ def think(
     """
     size = len(cell) // 2
     offset = (len(features) + size) * 4 * size
-    gates[:] = weights[offset : offset + 4 * size]
+    copy_to(gates, weights[offset : offset + 4 * size])
     for feature in range(len(features)):
         row = weights[feature * 4 * size : (feature + 1) * 4 * size]
         for gate in range(4 * size):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from mlrs_proto.v1 import advisor_service_pb2, daemon_service_pb2, model_service_pb2, task_service_pb2
 from mlrs_server.auth.authenticator import Authenticator
@@ -40,7 +41,9 @@ from mlrs_server.runs.watchers import Watchers
 from mlrs_server.storage import SqlStore
 from mlrs_server.telemetry.counts import AdviceCounts
 from mlrs_server.telemetry.health import StoreHealth
-from mlrs_server.telemetry.metrics import DaemonCollector
+
+if TYPE_CHECKING:
+    from mlrs_server.telemetry.metrics import DaemonCollector
 
 SERVICES: tuple[str, ...] = tuple(
     service.full_name
@@ -65,7 +68,8 @@ class Daemon:
     memory: TaskMemory
     status: StatusInterceptor
     health: StoreHealth
-    collector: DaemonCollector
+    collector: DaemonCollector | None
+    """Of metrics, if they are served."""
 
 
 def assembled(
@@ -108,7 +112,11 @@ def assembled(
     status = StatusInterceptor(SERVICES, authenticator)
     health = StoreHealth()
     journal.on_health = health.reporter("flushes")
-    collector = DaemonCollector(counts, live, authenticator, status.refusals, health, rank_reducer)
+    collector: DaemonCollector | None = None
+    if config.metrics is not None:
+        from mlrs_server.telemetry.metrics import DaemonCollector  # Prometheus' library costs start-up time
+
+        collector = DaemonCollector(counts, live, authenticator, status.refusals, health, rank_reducer)
     return Daemon(
         watchers,
         live,

@@ -50,7 +50,7 @@ class ServerConfig(BaseSettings):
     """Settings of a daemon."""
 
     model_config = SettingsConfigDict(
-        env_prefix="MLRS_", frozen=True, extra="ignore", use_attribute_docstrings=True, validate_default=True
+        env_prefix="MLRS_", frozen=True, extra="ignore", validate_default=True, defer_build=True
     )
 
     listen: str = "127.0.0.1:50051"

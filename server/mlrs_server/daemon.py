@@ -36,12 +36,10 @@ from mlrs_server.models.catalog import ModelCatalog
 from mlrs_server.models.files import asking
 from mlrs_server.models.legacy_folder import bring_models_over
 from mlrs_server.ops.idle_exit import unused
-from mlrs_server.ops.warmup import warm_up
 from mlrs_server.rpc.listening import UNIX, claimed
 from mlrs_server.storage import SqlStore, open_store
 from mlrs_server.system.background import in_background
 from mlrs_server.system.data_folder import address_file, locked_folder
-from mlrs_server.telemetry.metrics import serving_metrics
 
 log = structlog.get_logger()
 
@@ -86,8 +84,8 @@ async def _serve_until_stopped(config: ServerConfig) -> bool:
             log.info("stopped_at_start")
             return False
         address = starting.result()
-        gc.collect()
         gc.freeze()  # modules, machine code and models live for ever: collections skip them
+        gc.enable()  # `mlrs serve` imports without it, which leaves two thousand objects to be collected
         with suppress(OSError):  # whoever started it may have ended
             os.write(sys.stdout.fileno(), f"mlrs is listening on {address}\n".encode())
         await stopping
@@ -113,8 +111,11 @@ async def running_daemon(config: ServerConfig, stop: asyncio.Event | None = None
         store, executor, shared = await _opened_store(config, opened)
         catalog = await in_background(lambda: _catalog(config, store, executor))
         daemon = assembled(config, tokens, store, executor, catalog, shared)
-        await in_background(warm_up)
-        opened.enter_context(serving_metrics(daemon.collector, config.metrics))
+        await daemon.live.code.prepare()
+        if daemon.collector is not None:
+            from mlrs_server.telemetry.metrics import serving_metrics  # its library costs start-up time
+
+            opened.enter_context(serving_metrics(daemon.collector, config.metrics))
         server, checks = _build_server(daemon, config)
         address = await _bind(server, config.listen, credentials)
         write_address(address)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 from typing import Any
@@ -154,6 +155,7 @@ def serve(config: Path | None, *, local: bool, **flags: Any) -> None:
     """
     # One BLAS thread: products of large networks must not depend on the number of cores (ADR 0014).
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    gc.disable()  # a fifth of the imports' time; the daemon enables it once it listens
     from mlrs_server.config import load_config
     from mlrs_server.daemon import serve as run_daemon
     from mlrs_server.errors import AdvisorError

@@ -169,8 +169,9 @@ class Advisor(AdvisorView[Connection]):
                 and in a background thread, as far as it keeps up: it never delays training, and its errors
                 are only logged. `mlrs.writers` has some that write to experiment trackers.
             timeout_s: the deadline of opening the run, in seconds, also while a daemon is still starting.
-                Default: the advisor's; one minute where the run goes back to a step, because the daemon
-                replays the run up to that step. Each step has the advisor's deadline, or that of its call.
+                Default: the advisor's; one minute where a daemon that answers may need longer: it replays a
+                run that goes back to a step, and compiles code, once for its machine, for `meta`, `rescue` or
+                a `model` that is not its default. Each step has the advisor's deadline, or that of its call.
 
         Raises:
             InvalidArgumentError: an argument is of a wrong type or out of range.

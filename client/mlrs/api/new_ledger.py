@@ -57,7 +57,7 @@ def run_ledger(
         configs=[asked],
         task=name,
         timeout_s=default_timeout_s if timeout_s is None else check.timeout_s(timeout_s),
-        rewind_timeout_s=RECORD_TIMEOUT_S if timeout_s is None else 0.0,
+        long_timeout_s=RECORD_TIMEOUT_S if timeout_s is None else 0.0,
         is_named=id is not None,
         on_existing=goes_on,
         resume_from=step,

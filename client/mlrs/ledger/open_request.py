@@ -44,8 +44,9 @@ class Start:
     """The task; empty: each run is a task of its own."""
     timeout_s: float
     """The deadline of opening them, in seconds."""
-    rewind_timeout_s: float = 0.0
-    """The least deadline where the daemon replays them up to a step, in seconds."""
+    long_timeout_s: float = 0.0
+    """The least deadline where the daemon replays them up to a step, or may have to compile code for them, in
+    seconds. A daemon that cannot be reached is waited for no longer than `timeout_s`."""
     is_named: bool = True
     """Whether the caller gave the ids; otherwise the client made them, and the runs are new."""
     on_existing: OnExisting = "error"
@@ -65,7 +66,8 @@ class Start:
 
     def limit_s(self, first_step: int | None) -> float:
         """Return the deadline of opening the runs, whose first step is `first_step`, in seconds."""
-        return max(self.timeout_s, self.rewind_timeout_s if first_step else 0.0)
+        is_long = first_step or any(one.model or one.meta or one.rescue for one in self.configs)
+        return max(self.timeout_s, self.long_timeout_s if is_long else 0.0)
 
     def way(self, first_step: int | None) -> Way:
         """Return how to open the runs, whose first step is `first_step`; `None`: it is not known yet."""

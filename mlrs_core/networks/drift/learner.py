@@ -19,7 +19,7 @@ import numpy.typing as npt
 from mlrs_core.adapting.guard_rails import watch
 from mlrs_core.adapting.state_layout import FRESH, RING, UPDATES
 from mlrs_core.adapting.unpacking import unpacked
-from mlrs_core.compiled import compiled, compiled_background, sigmoid
+from mlrs_core.compiled import compiled, compiled_background, copy_to, sigmoid
 from mlrs_core.networks.architecture import Weights
 from mlrs_core.networks.cell import backwards, forwards, packed, scratch
 from mlrs_core.networks.drift.constants import EXTRAS, FEATURES
@@ -151,10 +151,10 @@ def _advance_background(*arguments: Any) -> None:
 def _keep(newest: Memory, counted: Memory, state: Memory, step: int) -> None:
     """Begin the trace of a tick at a step, and fill all of it but how it meets its aim."""
     if newest[MET] == REACHED:
-        counted[:] = newest
+        copy_to(counted, newest)
     elif newest[MET] == BOUND:
         counted[MET] = 0.0
-    newest[: len(state)] = state
+    copy_to(newest[: len(state)], state)
     rest = step
     for part in range(3):
         newest[STEP + part] = rest % _PART
@@ -244,7 +244,7 @@ def _again(
     """Take a tick again, from the state before it; return the learning rate."""
     run, recurrent, fixed = table[row], size - EXTRAS, constants[0]
     newest, default = state[size : size + size + 4], default_lr(run, fixed)
-    state[:size] = newest[:size]
+    copy_to(state[:size], newest[:size])
     step = _step_of(newest)
     chosen = snapshot_at(step, run.horizon, run.snapshot, shape[0])
     weights = network[chosen * shape[1] : (chosen + 1) * shape[1]]

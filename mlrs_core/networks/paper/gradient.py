@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mlrs_core.compiled import compiled, sigmoid, wide
+from mlrs_core.compiled import compiled, copy_to, sigmoid, wide
 from mlrs_core.policy import Floats
 
 Vector = npt.NDArray[np.float32]
@@ -105,8 +105,8 @@ def backwards(
         offset -= 8 * hidden + (1 + width + 4 * hidden) * half + (1 + hidden + 4 * hidden) * half
         h, c, mine = hidden * layer, hidden * (layers + layer), seen[layer]
         _through_the_gates(mine, trace[c : c + hidden], upper, gates)
-        gradient[offset : offset + 4 * hidden] = gates
-        gradient[offset + 4 * hidden : offset + 8 * hidden] = gates
+        copy_to(gradient[offset : offset + 4 * hidden], gates)
+        copy_to(gradient[offset + 4 * hidden : offset + 8 * hidden], gates)
         start, upper[:] = offset + 8 * hidden, 0.0
         first = mine[FIRST * hidden : FIRST * hidden + half]
         if layer == 0:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mlrs_core.compiled import clip, compiled, compiled_background, sigmoid, wide
+from mlrs_core.compiled import clip, compiled, compiled_background, copy_to, sigmoid, wide
 from mlrs_core.networks.architecture import Weights
 from mlrs_core.networks.paper.spec import GateLayout, PaperSpec
 from mlrs_core.networks.scale import guess_log_classes, shu_gamma
@@ -159,7 +159,7 @@ def think(
         c = state[layers * hidden + below : layers * hidden + below + hidden]
         offset = _cell(inputs[:width], h, c, weights, offset, shift, between, gates)
         width = hidden
-        inputs[:] = h
+        copy_to(inputs, h)
     score: float = weights[offset + hidden]
     for unit in range(hidden):
         score += inputs[unit] * weights[offset + unit]
@@ -199,7 +199,7 @@ def _cell(
 def _perceptron(x: Vector, weights: Vector, offset: int, between: Vector, gates: Vector) -> int:
     """Add what a perceptron with one hidden layer of ReLUs gives to the gates; return the next offset."""
     half = len(between)
-    between[:] = weights[offset : offset + half]
+    copy_to(between, weights[offset : offset + half])
     offset += half
     for unit in range(len(x)):
         row = weights[offset : offset + half]

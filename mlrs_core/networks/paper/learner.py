@@ -18,7 +18,7 @@ import numpy.typing as npt
 from mlrs_core.adapting.guard_rails import watch
 from mlrs_core.adapting.state_layout import FRESH, RING, UPDATES
 from mlrs_core.adapting.unpacking import unpacked
-from mlrs_core.compiled import clip, compiled, compiled_background, log_sigmoid
+from mlrs_core.compiled import clip, compiled, compiled_background, copy_to, log_sigmoid
 from mlrs_core.networks.architecture import Weights
 from mlrs_core.networks.paper.gradient import COLUMNS, backwards, forwards
 from mlrs_core.networks.paper.kernel import PaperKernel, choose, forget_shift, learning_rate, packed, think
@@ -141,7 +141,7 @@ def _advance(
         run = table[row]
         choose(state, snapshot_at(steps[entry], run.horizon, run.snapshot, len(shared)), loss, run)
         inputs[0] = clip(loss, -max_loss, max_loss)
-        trace[:size] = state
+        copy_to(trace[:size], state)
         trace[size] = inputs[0]
         scalars[FRESH] = 1.0
         chosen = int(state[size - 2])

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from mlrs_core.adapting.guard_rails import watch
 from mlrs_core.adapting.state_layout import FRESH, RING, UPDATES
 from mlrs_core.adapting.unpacking import unpacked
-from mlrs_core.compiled import compiled, compiled_background, wide
+from mlrs_core.compiled import compiled, compiled_background, copy_to, wide
 from mlrs_core.networks.architecture import Weights
 from mlrs_core.networks.cell import backwards, forwards, packed, scratch
 from mlrs_core.networks.snapshots import snapshot_at
@@ -134,7 +134,7 @@ def _advance(
             continue
         run = table[row]
         if observe(memory, loss, signals, entry, step, run, fixed):
-            newest[:size] = states[row, :size]
+            copy_to(newest[:size], states[row, :size])
             _put_step(newest[size:], step)
             scalars[FRESH] = 1.0
             chosen = snapshot_at(step, run.horizon, run.snapshot, len(shared))
@@ -185,7 +185,7 @@ def _find(
 def _see(trace: Memory, table: RunTable, row: int, fixed: Any, features: Floats, memory: Memory) -> int:
     """Fill what the cell saw at a look, and the memory with it, (EXTRAS,); return its step."""
     run, step = table[row], _step_in(trace[len(trace) - AFTER :])
-    memory[:] = trace[len(trace) - AFTER - EXTRAS : len(trace) - AFTER]
+    copy_to(memory, trace[len(trace) - AFTER - EXTRAS : len(trace) - AFTER])
     look(memory, remember(memory, fixed), step, run, fixed, features)
     return step
 
@@ -240,7 +240,7 @@ def _again(
 ) -> float:
     """Take a look again, from the state before it; return the learning rate."""
     run, recurrent, fixed = table[row], size - EXTRAS, constants[0]
-    state[:size] = state[size : 2 * size]
+    copy_to(state[:size], state[size : 2 * size])
     step = _step_in(state[2 * size :])
     chosen = snapshot_at(step, run.horizon, run.snapshot, shape[0])
     weights = network[chosen * shape[1] : (chosen + 1) * shape[1]]

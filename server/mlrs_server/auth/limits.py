@@ -24,7 +24,7 @@ ModelBytes = Annotated[int, Field(ge=0, le=MAX_FILE_BYTES)]
 class Limits(BaseModel):
     """The most that one tenant may use."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     max_runs: Count = 1_000_000
     """Unfinished runs, in memory or stored."""

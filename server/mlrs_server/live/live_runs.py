@@ -19,6 +19,7 @@ from mlrs_server.domain.ledger import RunStatus
 from mlrs_server.errors import AdvisorError, DamagedError
 from mlrs_server.live.arrays import RunGroup
 from mlrs_server.live.journal import Journal
+from mlrs_server.live.machine_code import MachineCode
 from mlrs_server.live.replay import ReplayedRun
 from mlrs_server.live.run_groups import LiveRun, RunGroups
 from mlrs_server.models.catalog import ModelCatalog
@@ -36,6 +37,8 @@ class LiveRuns:
         self.groups = self._run_groups.groups
         self.at = self._run_groups.at
         self.journal = journal
+        self.code = MachineCode(catalog)
+        """Whoever loads a run waits first until the code for it is ready."""
         self.on_ranks: Callable[[int, bool], None] = lambda _handle, _restarted: None
         """Called when a run is closed or finished, or its ranks change, with its handle (0 for any number of
         runs) and whether it continues from a checkpoint."""

@@ -175,6 +175,7 @@ class StoredRuns:
         Raises:
             AdvisorError: as `replay_unloaded`.
         """
+        await self._live.code.ready_for([run])
         policy = policy_of(run, self._catalog)
         reading = StoreThreadReading(self._store, self._executor)
         try:

@@ -1,4 +1,4 @@
-"""Maintenance: checks of a store, compaction of records, compilation before the first run.
+"""Maintenance: checks of a store, compaction of records.
 
 It may import everything below the services; no messages of the contract.
 """

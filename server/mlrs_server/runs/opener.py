@@ -91,6 +91,7 @@ class RunOpener:
             return handle
         async with self._live.lock(run_id), self._stored.acquired([run_id]) as runs:
             await self._load_models(models_of(runs.values()))
+            await self._live.code.ready_for(runs.values())
             replayed = await self._stored.replay_unloaded(runs.values())
             return self._live.load(required(runs, run_id), replayed.get(run_id)).handle
 
@@ -105,7 +106,26 @@ class RunOpener:
             AdvisorError: as the contract's BatchOpenRuns says; of several errors, that of the first run.
         """
         check_batch("requests", [request.run_id for request in requests])
+        await self._prepare_code(requests)
         return await self._changes.to_the_end(self._open(requests))
+
+    async def _prepare_code(self, requests: Sequence[OpenRequest]) -> None:
+        """Have the code that requests ask for compiled, if need be, before anything waits for this call.
+
+        What other runs of theirs need is waited for later.
+        """
+        special = {
+            (one.model, tenant_of(one.run_id), one.asked.meta is not None, one.asked.rescue): one
+            for one in requests
+            if one.model or one.asked.meta or one.asked.rescue
+        }
+        if not special:
+            return
+        models, runs = await self._models(list(special.values()), {}), list[NewRun]()
+        for request in special.values():
+            with suppress(AdvisorError):  # raised again when the request is checked
+                runs.append(run_to_create(request, models))
+        await self._live.code.ready_for(runs)
 
     async def _open(self, requests: Sequence[OpenRequest]) -> list[Opened]:
         shards = {request.run_id: shard_of(request.group or request.run_id) for request in requests}
@@ -135,11 +155,13 @@ class RunOpener:
         dropped = [run for run_id, run in found.items() if run_id not in runs]
         taken_over = self._takeovers.from_connected(requests, found)
         models = await self._models(requests, runs)
+        await self._live.code.ready_for(runs.values())
         replayed = await self._stored.replay_unloaded(runs.values())
         existing = [(request, runs[request.run_id]) for request in requests if request.run_id in runs]
         asked = await self._checked(requests, runs, replayed, models, unstored)
         replaced = await self._memory.leaving({run.run_id for run in dropped})
         new = await self._remembered(asked, replaced, models)
+        await self._live.code.ready_for(new)
         new = [replace(run, shard=found[run.run_id].shard) if run.run_id in found else run for run in new]
         async with self._quota(self._begun_by(new, found, existing)):
             ended = [one for leaving in replaced.values() for one in leaving.ended]
@@ -322,11 +344,12 @@ class RunOpener:
         """Return a run with a more complete config, with which the memory may decide more for it."""
         size = max(stored.world_size, 1)
         run = replace(stored, config=config, world_size=size if config.ranks else 0)
-        if config.recalled is None or config.recalled.decided:  # it takes no part, or all is decided
-            return run
-        (decided,) = await self._memory.recalled([(request, run)], models)
-        changed = ("config", "model_name", "model_digest", "snapshot")
-        return replace(run, **{name: getattr(decided, name) for name in changed})
+        if config.recalled is not None and not config.recalled.decided:
+            (decided,) = await self._memory.recalled([(request, run)], models)
+            changed = ("config", "model_name", "model_digest", "snapshot")
+            run = replace(run, **{name: getattr(decided, name) for name in changed})
+        await self._live.code.ready_for([run])
+        return run
 
     async def _complete(self, stored: StoredRun, run: StoredRun) -> StoredRun:
         """Replace the config of a run that has no observation yet; it takes none meanwhile."""

@@ -1,4 +1,4 @@
-"""Compilation before the first run."""
+"""Machine code that is there before it is needed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ from mlrs_server.live.flush_batch import FlushBatch
 from mlrs_server.live.replay import Replay
 from mlrs_server.storage import Observations, chunks
 from mlrs_server.domain.observations import Entries
-from mlrs_server.ops.warmup import _adaptive_policies, _policies, warm_up
+from mlrs_core.networks import ARCHITECTURES
+from mlrs_core.config import ScheduleKind, ScheduleSpec
+from mlrs_core.schedules.kernel import schedule_policy
+from mlrs_server.live.warmup import adaptive_policy, all_parts, frozen_policy, warm_up
 
 functions = [ledger.common_group, ledger.admit, ledger.settle]
 functions += [observations.count_rows, observations.sort_by_row, observations.find_answers]
@@ -40,10 +43,11 @@ learning += [getattr(drift_learner, name) for name in ("_advance", "_find", "_sl
 learning += [getattr(paper_learner, name) for name in ("_advance", "_step", "_slope", "_levels")]
 functions += learning
 assert not any(function.signatures for function in functions)
-warm_up()
+warm_up(all_parts())
 made = [list(function.signatures) for function in functions]
 assert all(len(signatures) == 1 for signatures in made), made
-for policy in [*_policies(), *map(RescuingPolicy, _policies())]:
+policies = [*map(frozen_policy, ARCHITECTURES), schedule_policy(ScheduleSpec(ScheduleKind.CONSTANT))]
+for policy in [*policies, *map(RescuingPolicy, policies)]:
     group = arrays.RunGroup(3, "", policy)
     rows = [group.reserve() for _ in range(20)]
     for row in rows:
@@ -70,9 +74,9 @@ for policy in [*_policies(), *map(RescuingPolicy, _policies())]:
     observations.find_answers(group.log.unstored()[0], rows, steps, numbers, positions)
     assert group.log.unstored()[0]["step"][positions].tolist() == [0, 1]
     assert chunks.unpack_steps([(0, 0, packed[0])], steps[:1], steps[:1]).reasons.tolist() == [1]
-for policy in (*_policies(), *_adaptive_policies()):
+for policy in (*policies, *map(adaptive_policy, ARCHITECTURES)):
     Replay(policy, RunConfig(horizon=9)).feed(np.linspace(0, 2, 20))
-for policy in _adaptive_policies():
+for policy in map(adaptive_policy, ARCHITECTURES):
     group = arrays.RunGroup(4, "", policy)
     row = group.reserve()
     group.put(row, "a", 0, RunConfig(num_classes=10), run_snapshot.first_snapshot(policy))
