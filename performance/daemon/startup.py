@@ -1,7 +1,9 @@
-"""How long the daemon takes to be healthy, from the start of its process; and what it spends that on.
+"""How long the daemon takes until it advises a plain run, from the start of its process; and on what.
 
-The baseline is the bare echo, to its first answer. Both say on their first line where they listen, and are
-asked then. Machine code and bytecode are cached: the first start after an installation takes longer.
+The first start on a machine, with an empty `NUMBA_CACHE_DIR`, and later ones. The baseline is a bare
+`grpc.aio` server that imports NumPy, to the moment when a client is connected. All alternate, with bytecode
+that is there, as after an installation by pip. CPU seconds are those of the process until then: unlike
+seconds on the clock, they say little of what else the machine does.
 
     python -m performance.daemon.startup [--quick] [--json FILE]
 """
@@ -14,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -22,36 +24,58 @@ from typing import Any
 
 import grpc
 import numpy as np
-from grpc_health.v1 import health_pb2
-from grpc_health.v1.health_pb2_grpc import HealthStub
 
+import mlrs
 from performance.report import results
 from performance.shared import blocks, servers
-from performance.shared.messages import Messages, check
 
-STARTS = 10
+FIRST_STARTS, STARTS = 5, 15
 ANSWER_S = 10.0
 """How long a server that listens may take to answer."""
 IMPORTS = "import mlrs_cli.daemon.serve, mlrs_server.config, mlrs_server.daemon, mlrs_server.telemetry.logs"
-"""What the daemon imports, with one BLAS thread, as it does."""
+"""What the daemon imports, with one BLAS thread and without collecting garbage, as it does."""
+BARE = """
+import asyncio, grpc.aio, numpy
+async def serve():
+    server = grpc.aio.server()
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    print(f"127.0.0.1:{port}", flush=True)
+    await server.wait_for_termination()
+asyncio.run(serve())
+"""
+"""The baseline."""
+Start = dict[str, float]
+"""The seconds of a start, and those of the process's CPU; where its log says so, what they were spent on."""
 
 
-def start_of(command: Callable[[Path], list[str]], ask: Callable[[grpc.Channel], None]) -> dict[str, float]:
-    """Start a server and ask it; return the seconds until it answered, and how its log splits them."""
+def start_of(
+    command: Callable[[Path], list[str]], ask: Callable[[str], None], environment: Mapping[str, str]
+) -> Start:
+    """Start a server and ask it; return what it took until it answered."""
     with tempfile.TemporaryDirectory(prefix="mlrs-bench-") as folder:
         log = Path(folder) / "log"
         with log.open("w", encoding="utf-8") as errors:
             clock, began = time.time(), time.perf_counter()
             with subprocess.Popen(
-                command(Path(folder) / "data"), stdout=subprocess.PIPE, stderr=errors, text=True
+                command(Path(folder) / "data"),
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                env=dict(environment),
             ) as process:
                 try:
-                    with grpc.insecure_channel(servers.address_of(process, log)) as channel:
-                        ask(channel)
-                        took = time.perf_counter() - began
+                    ask(servers.address_of(process, log))
+                    took, cpu = time.perf_counter() - began, servers.cpu_s_of(process.pid)
                 finally:
                     servers.stop(process)
-        return {"total": took} | _split(log, clock, took)
+        return {"total": took, "cpu": cpu} | _split(log, clock, took)
+
+
+def first_start(environment: Mapping[str, str]) -> Start:
+    """Start a daemon with an empty kernel cache, as `start_of` does."""
+    with tempfile.TemporaryDirectory(prefix="mlrs-bench-") as empty:
+        return start_of(servers.daemon_command, ask_daemon, {**environment, "NUMBA_CACHE_DIR": empty})
 
 
 def _split(log: Path, clock: float, took: float) -> dict[str, float]:
@@ -65,55 +89,71 @@ def _split(log: Path, clock: float, took: float) -> dict[str, float]:
     return {}
 
 
-def ask_daemon(channel: grpc.Channel) -> None:
-    """Return once a daemon is healthy."""
-    answer = HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=ANSWER_S)
-    assert answer.status == health_pb2.HealthCheckResponse.SERVING
+def ask_daemon(address: str) -> None:
+    """Return once a daemon has opened a plain run and advised its first step."""
+    with mlrs.connect(address, timeout_s=ANSWER_S) as advisor, advisor.run("start", horizon=100) as run:
+        assert run.next_lr(0, 2.0) > 0
+        assert not run.fallback_steps
 
 
-def ask_echo(channel: grpc.Channel) -> None:
-    """Return once an echo has answered."""
-    call: Any = channel.stream_stream(servers.ECHO_METHOD)
-    check(next(call(iter([Messages([1]).at(0)]), timeout=ANSWER_S)), 1)
+def ask_bare(address: str) -> None:
+    """Return once a client is connected."""
+    with grpc.insecure_channel(address) as channel:
+        grpc.channel_ready_future(channel).result(ANSWER_S)
 
 
-def reach(code: str) -> dict[str, float]:
-    """Run some Python; return the seconds until it has run, without what its process takes to end."""
+def reach(code: str, environment: Mapping[str, str]) -> Start:
+    """Run some Python; return what it took until it had run, without what its process takes to end."""
     began = time.perf_counter()
-    command = [sys.executable, "-c", f"{code}; print(flush=True)"]
+    command = [sys.executable, "-c", f"{code}; print(flush=True); input()"]
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, env=os.environ | {"OPENBLAS_NUM_THREADS": "1"}
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=dict(environment)
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline()
-        return {"total": time.perf_counter() - began}
+        took, cpu = time.perf_counter() - began, servers.cpu_s_of(process.pid)
+        process.communicate("\n")
+    return {"total": took, "cpu": cpu}
 
 
 def measure(quick: bool) -> results.Figures:  # noqa: FBT001  # what every benchmark is given
-    """Return the median seconds of each start, and the daemon's split."""
-    taken = blocks.take_turns(
-        {
-            "daemon": partial(start_of, servers.daemon_command, ask_daemon),
-            "echo": partial(start_of, lambda _: servers.echo_command(), ask_echo),
-            "imports": partial(reach, IMPORTS),
-            "python": partial(reach, "pass"),
-        },
-        2 if quick else STARTS,
-    )
-    totals = {name: [one["total"] for one in starts] for name, starts in taken.items()}
-    figures: dict[str, Any] = {
-        name: {
-            "seconds": float(np.median(values)),
-            "slowest": max(values),
-            "ratio": blocks.ratio(values, totals["echo"]),
+    """Return the medians of each start, their ratios to the baseline's, and the daemon's split."""
+    with tempfile.TemporaryDirectory(prefix="mlrs-bench-") as folder:
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+        environment |= {"PYTHONPYCACHEPREFIX": f"{folder}/bytecode", "NUMBA_CACHE_DIR": f"{folder}/kernels"}
+        bare = partial(start_of, lambda _: [sys.executable, "-c", BARE], ask_bare, environment)
+        daemon = partial(start_of, servers.daemon_command, ask_daemon, environment)
+        imports = f"import gc; gc.disable(); {IMPORTS}"
+        one_thread = environment | {"OPENBLAS_NUM_THREADS": "1"}
+        cases = {
+            "daemon": daemon,
+            "bare": bare,
+            "imports": partial(reach, imports, one_thread),
+            "python": partial(reach, "pass", environment),
         }
-        for name, values in totals.items()
+        later = blocks.take_turns(cases, 2 if quick else STARTS)
+        first = {"first": partial(first_start, environment), "bare": bare}
+        firsts = blocks.take_turns(first, 1 if quick else FIRST_STARTS, warm_up=False)
+    figures: results.Figures = {"first": _summary(firsts["first"], firsts["bare"])}
+    figures |= {name: _summary(starts, later["bare"]) for name, starts in later.items()}
+    return figures | {"split": _parts(later["daemon"]), "first_split": _parts(firsts["first"])}
+
+
+def _summary(starts: list[Start], baseline: list[Start]) -> dict[str, Any]:
+    """Return the medians of some starts, and their ratios to the baseline's of the same rounds."""
+    seconds, cpu = ([one[part] for one in starts] for part in ("total", "cpu"))
+    return {
+        "seconds": float(np.median(seconds)),
+        "slowest": max(seconds),
+        "cpu_s": float(np.median(cpu)),
+        "ratio": blocks.ratio(seconds, [one["total"] for one in baseline]),
+        "cpu_ratio": blocks.ratio(cpu, [one["cpu"] for one in baseline]),
     }
-    split = {
-        part: float(np.median([one[part] for one in taken["daemon"]]))
-        for part in ("before_kernels", "kernels", "after_kernels")
-    }
-    return figures | {"split": split}
+
+
+def _parts(starts: list[Start]) -> dict[str, float]:
+    parts = ("before_kernels", "kernels", "after_kernels")
+    return {part: float(np.median([one[part] for one in starts])) for part in parts}
 
 
 if __name__ == "__main__":

@@ -37,12 +37,17 @@ class Server:
 
     def cpu_s(self) -> float:
         """Return the CPU seconds of all of its threads so far."""
-        return time.clock_gettime(~self.pid << 3 | 2)  # the clock's number, as clock_getcpuclockid(3) has it
+        return cpu_s_of(self.pid)
 
     def rss_bytes(self) -> int:
         """Return the memory that it has in RAM."""
         pages = int(Path(f"/proc/{self.pid}/statm").read_text(encoding="ascii").split()[1])
         return pages * resource.getpagesize()
+
+
+def cpu_s_of(pid: int) -> float:
+    """Return the CPU seconds of all threads of a process so far."""
+    return time.clock_gettime(~pid << 3 | 2)  # the clock's number, as clock_getcpuclockid(3) has it
 
 
 def daemon_command(data_dir: Path, listen: str = LOOPBACK) -> list[str]:
