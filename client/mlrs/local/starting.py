@@ -147,7 +147,10 @@ def _started(place: Place, until: float) -> str:
 
     The first may end at once because another one, which is ending, still holds the data.
     """
-    announce(f"mlrs: starting a daemon for this user, which ends when nobody uses it (log: {place.log})")
+    announce(
+        "mlrs: starting a daemon for this user, which ends when nobody uses it; the first time on a machine,"
+        f" it compiles code for some seconds (log: {place.log})"
+    )
     while True:
         process = launched(place)
         while process.poll() is None and time.monotonic() < until:
