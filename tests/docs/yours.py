@@ -259,9 +259,11 @@ PAGES: dict[str, Callable[[Connect], Names]] = {
 
 def steps_of(block: Block) -> int:
     """Return how often a block is run: once, unless it is the body of a loop over `step`."""
-    code = compile(block.text, block.page, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
-    is_whole = "advisor" in code.co_names or "for step in" in block.text
-    return STEPS if "step" in code.co_names and not is_whole else 1
+    flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT | ast.PyCF_ONLY_AST
+    nodes = ast.walk(compile(block.text, block.page, "exec", flags))
+    names = {node.id for node in nodes if isinstance(node, ast.Name)}
+    is_whole = "advisor" in names or "for step in" in block.text
+    return STEPS if "step" in names and not is_whole else 1
 
 
 def names_of(page: str, connect: Connect) -> Names:
