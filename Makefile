@@ -4,10 +4,11 @@ PYTHON ?= python3
 BIN := .venv/bin
 PROTO_BIN := .venv-proto/bin
 ADAPTERS_BIN := .venv-adapters/bin
-ADAPTER_TESTS := tests/client/keras tests/client/lightning tests/client/optax tests/client/transformers tests/e2e/frameworks
+ADAPTER_TESTS := tests/client/keras tests/client/lightning tests/client/optax tests/client/transformers \
+	tests/client/torch/test_accelerate.py tests/e2e/frameworks
 # Half of a test's time goes into waiting for other processes, so cores would idle with one tester each.
 TESTERS ?= $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN) * 3 / 2 )))
-MEASURED := advice.latency advice.kernels meta.adapting training.signals advice.load advice.columns \
+MEASURED := advice.latency advice.stalled advice.kernels meta.adapting training.signals advice.load advice.columns \
 	advice.live_runs advice.ranks advice.processes daemon.startup meta.meta_mode daemon.loop_lag
 
 .DEFAULT_GOAL := help
@@ -43,7 +44,7 @@ test-slow: .venv/.ready ## Run the slow tests.
 	$(BIN)/pytest -m slow
 
 test-adapters: .venv-adapters/.ready ## Run the tests of the adapters with the real frameworks, in an environment of their own.
-	MLRS_REQUIRED_FRAMEWORKS="lightning transformers keras jax optax" \
+	MLRS_REQUIRED_FRAMEWORKS="accelerate lightning transformers keras jax optax" \
 		$(ADAPTERS_BIN)/pytest --numprocesses $(TESTERS) --dist loadfile --no-loadscope-reorder $(ADAPTER_TESTS)
 
 test-matrix: .venv/.ready ## Run the client's tests with the oldest and newest protobuf, grpcio and Python, each in an environment.
