@@ -61,7 +61,7 @@ def problem_of(process: subprocess.Popen[bytes], place: Place) -> str:
     if process.poll() is None:
         return f"process {process.pid} does not answer yet, see {place.log}"
     said = ""
-    if process.stdout is not None:
+    if process.stdout is not None and process.returncode > 0:  # it was not killed
         os.set_blocking(process.stdout.fileno(), False)  # its own children may still hold the other end
         said = (process.stdout.read() or b"").decode(errors="replace").strip()
     return said or f"it ended with status {process.returncode}, and its log ends with: {_tail(place.log)}"
