@@ -19,6 +19,7 @@ from mlrs_proto import v1 as pb
 from mlrs_server import daemon
 from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.live import journal
+from mlrs_server.telemetry import metrics as telemetry_metrics
 from mlrs_server.telemetry.health import STORE
 from tests.server.support import FailingStore, columns, create, raises, refused, service
 from tests.server.test_daemon import NOT_SERVING, SERVING, health
@@ -45,7 +46,7 @@ def stores(monkeypatch: pytest.MonkeyPatch) -> list[FailingStore]:
 def metrics_at(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return the addresses at which daemons of this process serve metrics."""
     addresses: list[str] = []
-    real = daemon.serving_metrics
+    real = telemetry_metrics.serving_metrics
 
     @contextmanager
     def noting(collector: Any, listen: str | None) -> Iterator[str | None]:
@@ -54,7 +55,7 @@ def metrics_at(monkeypatch: pytest.MonkeyPatch) -> list[str]:
                 addresses.append(address)
             yield address
 
-    monkeypatch.setattr(daemon, "serving_metrics", noting)
+    monkeypatch.setattr(telemetry_metrics, "serving_metrics", noting)
     return addresses
 
 
