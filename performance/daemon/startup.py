@@ -1,9 +1,9 @@
 """How long the daemon takes until it advises a plain run, from the start of its process; and on what.
 
 The first start on a machine, with an empty `NUMBA_CACHE_DIR`, and later ones. The baseline is a bare
-`grpc.aio` server that imports NumPy, to the moment when a client is connected. All alternate, with bytecode
-that is there, as after an installation by pip. CPU seconds are those of the process until then: unlike
-seconds on the clock, they say little of what else the machine does.
+`grpc.aio` server that imports NumPy, to its first answer, that it has no such method. All alternate, with
+bytecode that is there, as after an installation by pip. CPU seconds are those of the process until then:
+unlike seconds on the clock, they hardly depend on what else the machine does.
 
     python -m performance.daemon.startup [--quick] [--json FILE]
 """
@@ -44,7 +44,7 @@ async def serve():
     await server.wait_for_termination()
 asyncio.run(serve())
 """
-"""The baseline."""
+"""The baseline: a server that serves nothing."""
 Start = dict[str, float]
 """The seconds of a start, and those of the process's CPU; where its log says so, what they were spent on."""
 
@@ -97,9 +97,14 @@ def ask_daemon(address: str) -> None:
 
 
 def ask_bare(address: str) -> None:
-    """Return once a client is connected."""
+    """Return once a server has answered that it has no such method."""
     with grpc.insecure_channel(address) as channel:
-        grpc.channel_ready_future(channel).result(ANSWER_S)
+        call: Any = channel.unary_unary("/bare/Ask")
+        try:
+            call(b"", timeout=ANSWER_S)
+        except grpc.RpcError as error:
+            answered: Any = error
+            assert answered.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
 def reach(code: str, environment: Mapping[str, str]) -> Start:

@@ -297,7 +297,7 @@ def startup(figures: Figures) -> list[FigureTable]:
     names = {
         "first": "`mlrs serve`, the first on a machine, to the first advice of a plain run",
         "daemon": "`mlrs serve`, later ones, to the same",
-        "bare": "bare `grpc.aio` server that imports NumPy, to a connection",
+        "bare": "bare `grpc.aio` server that imports NumPy, to its first answer",
         "imports": "Python, with what the daemon imports",
         "python": "Python",
     }

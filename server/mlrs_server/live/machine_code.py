@@ -73,7 +73,7 @@ class MachineCode:
         try:
             if not await asyncio.to_thread(is_loaded, [part]):
                 began = time.monotonic()
-                log.info("compiling_kernels", part=part, note="once for this machine and version")
+                log.info("compiling_kernels", part=part, note="once for this version on this machine")
                 await _made(part)
                 was_made = await asyncio.to_thread(is_loaded, [part])
                 if not was_made:  # slower, and steps of other runs with it; it stalls none
@@ -89,7 +89,8 @@ def _prepared(parts: tuple[str, ...]) -> tuple[str, ...]:
     """Load parts, or compile them; return those that are ready then, which are all if none can be kept."""
     began = time.monotonic()
     if not is_loaded(parts):
-        log.info("compiling_kernels", parts=list(parts), note="once for this machine and version; seconds")
+        note = "the first start of this version on this machine compiles for some seconds; later ones do not"
+        log.info("compiling_kernels", parts=list(parts), note=note)
         gc.enable()  # `mlrs serve` starts without; the compiler leaves much to be collected
         warm_up(parts)
         if not is_kept():
