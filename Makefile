@@ -7,7 +7,7 @@ ADAPTERS_BIN := .venv-adapters/bin
 ADAPTER_TESTS := tests/client/keras tests/client/lightning tests/client/optax tests/client/transformers \
 	tests/client/torch/test_accelerate.py tests/e2e/frameworks
 # Half of a test's time goes into waiting for other processes, so cores would idle with one tester each.
-TESTERS ?= $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN) * 3 / 2 )))
+TESTERS ?= $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN) * 2 )))
 MEASURED := advice.latency advice.stalled advice.kernels meta.adapting training.signals advice.load advice.columns \
 	advice.live_runs advice.ranks advice.processes daemon.startup meta.meta_mode daemon.loop_lag
 
@@ -37,7 +37,7 @@ help: ## List the targets.
 demo: .venv/.ready ## Train two models in two processes, advised by one daemon; print a table and draw a picture.
 	$(BIN)/python examples/demo.py
 
-test: lint ## Run lint, then every test that is not slow, in three processes for each two cores.
+test: lint ## Run lint, then every test that is not slow, in two processes for each core.
 	$(BIN)/pytest --numprocesses $(TESTERS) --dist loadfile --no-loadscope-reorder
 
 test-slow: .venv/.ready ## Run the slow tests.
@@ -45,7 +45,7 @@ test-slow: .venv/.ready ## Run the slow tests.
 
 test-adapters: .venv-adapters/.ready ## Run the tests of the adapters with the real frameworks, in an environment of their own.
 	MLRS_REQUIRED_FRAMEWORKS="accelerate lightning transformers keras jax optax" \
-		$(ADAPTERS_BIN)/pytest --numprocesses $(TESTERS) --dist loadfile --no-loadscope-reorder $(ADAPTER_TESTS)
+		$(ADAPTERS_BIN)/pytest --numprocesses $(TESTERS) --dist loadfile --no-loadscope-reorder -m 'slow or not slow' $(ADAPTER_TESTS)
 
 test-matrix: .venv/.ready ## Run the client's tests with the oldest and newest protobuf, grpcio and Python, each in an environment.
 	$(BIN)/python .ci/matrix.py

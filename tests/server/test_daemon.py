@@ -134,7 +134,7 @@ def test_kill_at_any_moment_changes_no_rate(tmp_path: Path, model_file: Path) ->
     arguments = ("--model", str(model_file), "--flush-interval-s", "0.005")
     lrs: dict[int, float] = {}
     with Daemon(tmp_path / "d", *arguments) as daemon:
-        durable, kills = -1, 10
+        durable, kills = -1, 6
         for kill in range(kills + 1):
             with grpc.insecure_channel(daemon.address) as connection:
                 stub: Any = AdvisorServiceStub(connection)

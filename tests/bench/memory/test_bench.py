@@ -20,6 +20,7 @@ def bench(name: str, *arguments: object) -> Result:
     return CliRunner().invoke(command, ["bench", name, *map(str, arguments)])
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)  # eighteen trainings, and three daemons
 def test_runs_of_a_task_are_remembered_through_daemon_and_adapter(tmp_path: Path) -> None:
     """The first run searches, later ones are decided on; what was made is not made again, and reported."""

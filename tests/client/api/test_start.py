@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import threading
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 import mlrs
 from mlrs import UnavailableError
 from mlrs.adapters import RunState
+from mlrs.api.new_ledger import run_ledger
 from mlrs.errors import (
     ConfigMismatchError,
     InvalidArgumentError,
@@ -20,6 +22,8 @@ from mlrs.errors import (
     RunTakenError,
     UsageError,
 )
+from mlrs.ledger.ledger import RANK_TIMEOUT_S
+from mlrs.values.options import RECORD_TIMEOUT_S
 from mlrs_proto import v1 as pb
 from tests.client.conftest import done, until
 from tests.client.fake_daemon import FakeDaemon, lr_sequence
@@ -470,6 +474,21 @@ async def test_what_bounds_the_opening_and_the_steps(connect: Any, daemon: FakeD
     assert "timeout_s of advisor.run(...) says how long opening may take" in str(caught.value)
     assert "that of connect(...), or of a call, how long each step may" in str(caught.value)
     await done(advisor.close())
+
+
+def test_how_long_calls_wait_by_default() -> None:
+    """Opening at a later step may take as long as a replay, a rank's call as long as collectives do."""
+
+    def deadline_s(*, is_open: bool = False, **options: Any) -> float | None:
+        ledger = run_ledger(threading.Condition(), 2.0, "task", id="a", **options)
+        ledger.is_open = is_open
+        return ledger.patience_s(None)
+
+    assert deadline_s() == 2.0
+    assert deadline_s(resume_from=7) == RECORD_TIMEOUT_S
+    assert deadline_s(resume_from=7, timeout_s=3.0) == 3.0
+    assert deadline_s(is_open=True) is None  # the advisor's
+    assert deadline_s(is_open=True, rank=0, world_size=2) == RANK_TIMEOUT_S
 
 
 async def test_begun_without_knowing_where_the_run_is(

@@ -227,7 +227,10 @@ def train(daemon: FakeDaemon, folder: Path, script: str = RANK, *arguments: str)
 
 
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("script", [RANK, BY_HAND], ids=["ddp", "by-hand"])
+@pytest.mark.parametrize(
+    "script",
+    [pytest.param(RANK, id="ddp"), pytest.param(BY_HAND, id="by-hand", marks=pytest.mark.slow)],
+)
 def test_ranks_agree(daemon: FakeDaemon, tmp_path: Path, script: str) -> None:
     """The alignment is the mean over the ranks, and all of them use the learning rate that it gives.
 

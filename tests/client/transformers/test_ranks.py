@@ -18,7 +18,7 @@ framework("transformers")
 import mlrs  # noqa: E402 # after the framework that may be missing
 from tests.support.daemon import Daemon  # noqa: E402
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 
 

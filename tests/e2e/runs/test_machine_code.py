@@ -86,7 +86,16 @@ def opened(advisor: mlrs.Advisor, task: str, **options: object) -> float:
         return run.next_lr(0, 2.0)
 
 
-@pytest.mark.parametrize("options", [{"rescue": True}, {"meta": mlrs.Meta(every=5)}, {"model": "paper"}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"rescue": True},
+        *(
+            pytest.param(one, marks=pytest.mark.slow)
+            for one in ({"meta": mlrs.Meta(every=5)}, {"model": "paper"})
+        ),
+    ],
+)
 def test_a_run_that_needs_other_code_stalls_no_step_of_another(
     tmp_path: Path, cache: Path, executor: ThreadPoolExecutor, options: dict[str, object]
 ) -> None:
@@ -123,7 +132,7 @@ def test_another_process_compiles_what_a_run_needs_first(tmp_path: Path, cache: 
         assert len(events(daemon, "compiling_kernels")) == 1
 
 
-@pytest.mark.parametrize("end", [Daemon.stop, Daemon.kill])
+@pytest.mark.parametrize("end", [pytest.param(Daemon.stop, marks=pytest.mark.slow), Daemon.kill])
 def test_a_daemon_that_ends_ends_what_compiles_for_it(
     tmp_path: Path, cache: Path, executor: ThreadPoolExecutor, end: Callable[[Daemon], object]
 ) -> None:

@@ -123,6 +123,7 @@ def test_a_killed_worker_loses_nothing(engine: JobEngine, meeting: Meeting) -> N
         assert torch.equal(sample.estimate, draw_sample(SMALL, phi, 0, index).estimate)
 
 
+@pytest.mark.slow
 @everywhere(QUICKLY)
 def test_a_job_that_no_worker_survives_is_given_up(engine: JobEngine) -> None:
     """A job that kills every worker ends in an error that names it; the engine goes on with others."""

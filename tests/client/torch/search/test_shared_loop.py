@@ -424,7 +424,10 @@ def test_shards(daemon: FakeDaemon, tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("case", ["step-fn", "buffers", "shards", "backward"])
+@pytest.mark.parametrize(
+    "case",
+    ["step-fn", *(pytest.param(one, marks=pytest.mark.slow) for one in ("buffers", "shards", "backward"))],
+)
 def test_a_rank_that_fails_where_ranks_communicate(daemon: FakeDaemon, tmp_path: Path, case: str) -> None:
     """A rank that fails where the others wait in a collective raises at once; they raise when it is gone."""
     first, second = train(daemon, tmp_path, APART, case)
