@@ -66,7 +66,8 @@ class Start:
 
     def limit_s(self, first_step: int | None) -> float:
         """Return the deadline of opening the runs, whose first step is `first_step`, in seconds."""
-        is_long = first_step or any(one.model or one.meta or one.rescue for one in self.configs)
+        configs = (*self.configs, self.read_off)
+        is_long = first_step or any(one.model or one.meta or one.rescue for one in configs)
         return max(self.timeout_s, self.long_timeout_s if is_long else 0.0)
 
     def way(self, first_step: int | None) -> Way:

@@ -48,6 +48,9 @@ class MachineCode:
         """
         default = self._catalog.by_digest(*self._catalog.names.meaning("", ""))
         parts = (PLAIN, part_of(default.model.architecture.kind))
+        if not await in_background(lambda: is_loaded(parts)):
+            # `AdvisedLR` asks for rescue, so most users need its code a moment later.
+            self._loading[RESCUE] = asyncio.create_task(self._load(RESCUE))
         self._ready.update(await in_background(lambda: _prepared(parts)))
 
     async def ready_for(self, runs: Iterable[NewRun]) -> None:
