@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import struct
+import sys
 import time
-from pathlib import Path
 
 import click
 
 from mlrs_cli.root import reported
 
 LOOK_EVERY_S = 0.05
+UNIX = "unix:"
 
 
 @click.command()
@@ -30,30 +33,36 @@ def stop(timeout_s: float) -> None:
     """
     from mlrs.errors import MlrsError
     from mlrs.local.place import local_place
+    from mlrs.local.starting import running_at
     from mlrs_server.system.data_folder import holder_of
 
     with reported(MlrsError):
-        data_dir = local_place().data_dir
-    holder = holder_of(data_dir)
-    if holder is None:
+        place = local_place()
+    address = running_at(place)
+    if address is None:
         click.echo("no daemon of this user runs on this machine")
         return
     with reported(OSError):
-        os.kill(holder, signal.SIGTERM)
-    if not _has_ended(data_dir, holder, timeout_s):
-        raise click.ClickException(
-            f"process {holder} has not ended within {timeout_s:g} s; its data: {data_dir}"
-        )
-    click.echo(f"stopped (process {holder}); its data: {data_dir}")
-
-
-def _has_ended(data_dir: Path, holder: int, timeout_s: float) -> bool:
-    """Wait until a process holds the data no more; return whether that is so."""
-    from mlrs_server.system.data_folder import holder_of
-
+        process = _listener_of(address.removeprefix(UNIX))
+        os.kill(process, signal.SIGTERM)
     until = time.monotonic() + timeout_s
-    while holder_of(data_dir) == holder:
+    while running_at(place) == address or holder_of(place.data_dir) == process:
         if time.monotonic() >= until:
-            return False
+            raise click.ClickException(f"process {process} has not ended within {timeout_s:g} s: {address}")
         time.sleep(LOOK_EVERY_S)
-    return True
+    click.echo(f"stopped (process {process}); its data: {place.data_dir}")
+
+
+def _listener_of(path: str) -> int:
+    """Return the id of the process that listens on a unix socket, as the system knows it.
+
+    Raises:
+        OSError: nobody listens there any more.
+    """
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(path)
+        if sys.platform == "darwin":
+            local, peer_pid = 0, 2  # SOL_LOCAL, LOCAL_PEERPID
+            return int.from_bytes(connection.getsockopt(local, peer_pid, 4), sys.byteorder)
+        credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        return int(struct.unpack("3i", credentials)[0])

@@ -88,6 +88,18 @@ def connect(
     return Advisor(Connection(addresses, access, limit_s, folder))
 
 
+def connect_later() -> Advisor:
+    """Return an advisor of the user's daemon, which did not start; calls try to start it again.
+
+    Raises:
+        UnavailableError: there is no place for a daemon on this machine.
+    """
+    found = target_of(None)
+    access = access_of(found.addresses, None, None, allow_insecure_token=False)
+    addresses = Addresses(found.addresses, None if found.starter is None else found.starter.revive)
+    return Advisor(Connection(addresses, access, DEFAULT_TIMEOUT_S, default_folder()))
+
+
 class Advisor(AdvisorView[Connection]):
     """A connection to a daemon. May be shared by threads, and not by forked processes.
 

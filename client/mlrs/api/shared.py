@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from typing import Unpack
 
-from mlrs.api.advisor import Advisor, connect
+from mlrs.api.advisor import Advisor, connect, connect_later
 from mlrs.api.run import Run
+from mlrs.errors import UnavailableError
+from mlrs.local.starting import NotStartableError
 from mlrs.values.options import RunOptions
+
+_logger = logging.getLogger("mlrs")
 
 
 class _Shared:
@@ -19,11 +24,20 @@ class _Shared:
         self._process: int | None = None
         self._making = threading.Lock()
 
-    def advisor(self) -> Advisor:
-        """Return it."""
+    def advisor(self, *, may_be_away: bool) -> Advisor:
+        """Return it; `may_be_away`: also where the user's daemon does not start. That is tried again."""
         with self._making:
             if self._advisor is None or self._process != os.getpid():
-                self._advisor, self._process = connect(), os.getpid()
+                try:
+                    self._advisor = connect()
+                except NotStartableError:
+                    raise
+                except UnavailableError as error:
+                    if not may_be_away:
+                        raise
+                    _logger.warning("%s", error)
+                    self._advisor = connect_later()
+                self._process = os.getpid()
             return self._advisor
 
     def forget_lock(self) -> None:
@@ -39,7 +53,8 @@ if hasattr(os, "register_at_fork"):  # not on Windows, which has no forks
 def run(task: str, **options: Unpack[RunOptions]) -> Run:
     """Return a training run of the daemon that `connect()` finds: a new one, or that of the given `id`.
 
-    All runs that a process makes this way share one connection, which is closed when Python exits.
+    All runs that a process makes this way share one connection, which is closed when Python exits. If the
+    user's daemon does not start, that is logged, and what `on_unavailable` says happens when the run begins.
 
     Args:
         task: the name of what is trained; see `Advisor.run`, also for the options.
@@ -48,4 +63,5 @@ def run(task: str, **options: Unpack[RunOptions]) -> Run:
     Raises:
         MlrsError: as `connect` and `Advisor.run`.
     """
-    return _shared.advisor().run(task, **options)
+    may_be_away = options.get("on_unavailable", "auto") != "error"
+    return _shared.advisor(may_be_away=may_be_away).run(task, **options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 NETWORK = frozenset(
@@ -53,7 +54,7 @@ def _kind_of(path: str) -> str:
         fields = before.split()
         if len(fields) < 5 or not after:
             continue
-        point = fields[4].encode().decode("unicode_escape")  # a blank is \040 there
+        point = re.sub(r"\\(\d{3})", lambda octal: chr(int(octal[1], 8)), fields[4])  # a blank is \040 there
         inside = path == point or path.startswith(point.rstrip("/") + "/")
         if inside and len(point) >= len(best):  # a later mount on the same point hides the earlier one
             best, kind = point, after.split()[0]

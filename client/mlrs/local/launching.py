@@ -14,6 +14,16 @@ from mlrs.local.place import WAY_OUT, Place
 
 TAKEN_STATUS = 75
 """The exit status of a daemon that ends because another one uses the data."""
+OWN_VARIABLES = ("MLRS_", "NUMBA_", "OPENBLAS_", "PYTHON")
+"""How the names of variables begin that are a script's own."""
+KEPT_VARIABLES = (
+    "NUMBA_CACHE_DIR",
+    "PYTHONPATH",
+    "PYTHONHOME",
+    "PYTHONPYCACHEPREFIX",
+    "PYTHONDONTWRITEBYTECODE",
+)
+"""Those among them that say where things are."""
 MAX_LOG_BYTES = 10 * 2**20
 """The size from which a log is put aside at a start, in bytes."""
 TAIL_LINES = 5
@@ -24,8 +34,7 @@ def launched(place: Place) -> subprocess.Popen[bytes]:
     """Start a daemon as a process that outlives this one, and do not wait."""
     if not sys.executable:
         raise UnavailableError(f"no daemon can be started, as Python does not know its program: {WAY_OUT}")
-    # Settings of other daemons, such as MLRS_STORE, must not change what the user's own one is.
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("MLRS_")}
+    environment = {name: value for name, value in os.environ.items() if _is_for_all(name)}
     with suppress(OSError):
         place.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _opened_log(place.log) as log:
@@ -41,9 +50,18 @@ def launched(place: Place) -> subprocess.Popen[bytes]:
             )
         except OSError as error:
             raise UnavailableError(f"no daemon can be started: {error}; mend that, {WAY_OUT}") from error
-    # Python complains of processes that it collects while they run.
+    # A `Popen` that is collected while its process runs gives a ResourceWarning.
     _launches[:] = [process, *(earlier for earlier in _launches if earlier.poll() is None)]
     return process
+
+
+def _is_for_all(name: str) -> bool:
+    """Return whether an environment variable may reach the daemon.
+
+    Settings of one script, such as `MLRS_STORE`, `NUMBA_DISABLE_JIT` or `PYTHONWARNINGS`, must not decide
+    what the daemon of all the user's programs is, nor how it computes.
+    """
+    return name in KEPT_VARIABLES or not name.startswith(OWN_VARIABLES)
 
 
 def _opened_log(path: Path) -> IO[bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import socket
@@ -20,7 +21,8 @@ CONTRACT = "v1"
 MAX_SOCKET_PATH = 103 if sys.platform == "darwin" else 107
 """The longest path of a unix socket, in bytes."""
 LASTING = Path("/var/tmp")  # noqa: S108 # the folder in it is checked to be this user's
-"""The folder for data where the user has no state folder of this machine: it outlives a restart."""
+"""The folder for data where the user has no state folder of this machine. It outlives a restart; many systems
+remove what nobody has touched there for a month."""
 WAY_OUT = "or start a daemon yourself (`mlrs serve`), and pass its address or set MLRS_TARGET"
 
 
@@ -93,7 +95,7 @@ def _socket_folder() -> Path:
 def _runtime_folders() -> Iterator[Path]:
     """Yield the folders in which the socket may be: the login session's, then those for temporary files."""
     session = os.environ.get("XDG_RUNTIME_DIR", "")
-    if session and Path(session).is_dir() and os.access(session, os.W_OK | os.X_OK):
+    if Path(session).is_absolute() and Path(session).is_dir() and os.access(session, os.W_OK | os.X_OK):
         yield Path(session)
     yield Path(tempfile.gettempdir())
     if Path("/tmp").is_dir():  # noqa: S108 # the folder is checked to be this user's
@@ -121,7 +123,7 @@ def _data_dir() -> Path:
     host = re.sub(r"[^A-Za-z0-9.-]+", "_", socket.gethostname()) or "localhost"
     name = Path("mlrs", "local", f"{host}-{CONTRACT}")
     state = _state_folder()
-    if state is not None and _is_writable(state / name) and not is_shared(state / name):
+    if state is not None and not is_shared(state / name) and _is_writable(state / name):
         return state / name
     own = LASTING / f"mlrs-{os.getuid()}"
     if problem := _closed_to_others(own):
@@ -132,8 +134,8 @@ def _data_dir() -> Path:
 
 
 def _state_folder() -> Path | None:
-    if state := os.environ.get("XDG_STATE_HOME"):
-        return Path(state)
+    if (state := Path(os.environ.get("XDG_STATE_HOME", ""))).is_absolute():
+        return state
     own = "~/Library/Application Support" if sys.platform == "darwin" else "~/.local/state"
     try:
         return Path(own).expanduser()
@@ -142,9 +144,9 @@ def _state_folder() -> Path | None:
 
 
 def _is_writable(folder: Path) -> bool:
-    """Return whether a folder exists, or can be created."""
+    """Return whether a folder exists, or can be created. A full disk counts: the daemon will say so."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError:
-        return False
+    except OSError as error:
+        return error.errno in {errno.ENOSPC, errno.EDQUOT}
     return os.access(folder, os.W_OK | os.X_OK)

@@ -20,8 +20,15 @@ from mlrs.local.place import WAY_OUT, Place
 from mlrs.protocol.session import announce
 from mlrs.transport.probe import answers
 
+
+class NotStartableError(UnavailableError):
+    """No daemon may be started here, or none can be: the user has to decide what else to do."""
+
+
 START_S = 60.0
 """How long a start may take, in seconds: on a machine's first, machine code is made."""
+TAKEN_S = 15.0
+"""How long a start waits for another daemon to let go of the data, in seconds: one that ends takes ten."""
 HEAD_START_S = 10.0
 """How long other ranks of a node wait for its first one to start the daemon, in seconds."""
 ANSWER_S = 5.0
@@ -38,7 +45,7 @@ def running_at(place: Place) -> str | None:
     It may listen elsewhere than at the place: a login session without the runtime folder of another one
     started it, and it uses the same data.
     """
-    for address in (place.address, _written_address(place)):
+    for address in dict.fromkeys((place.address, _written_address(place))):
         if address and answers(address, ANSWER_S):
             return address
     return None
@@ -60,6 +67,7 @@ def started_at(place: Place, *, within_s: float = START_S) -> str:
         within_s: how long that may take, in seconds.
 
     Raises:
+        NotStartableError: none may be started here, or the packages are missing.
         UnavailableError: none could be started; the message says why.
     """
     job = job_of()
@@ -84,7 +92,7 @@ def started_at(place: Place, *, within_s: float = START_S) -> str:
 def _check_reachable(job: Job) -> None:
     """Raise `UnavailableError` if not all processes of a job reach a daemon of this machine."""
     if job.spans_nodes:
-        raise UnavailableError(
+        raise NotStartableError(
             "this job has processes on several machines, which cannot reach a daemon that is started on"
             " demand on one of them: start one that they all reach (`mlrs serve --listen HOST:PORT`), and"
             " pass its address or set MLRS_TARGET"
@@ -94,11 +102,11 @@ def _check_reachable(job: Job) -> None:
 def _check_startable() -> None:
     """Raise `UnavailableError` unless a daemon may and can be started here."""
     if os.environ.get("MLRS_AUTOSTART", "1") == "0":
-        raise UnavailableError(
+        raise NotStartableError(
             f"no daemon runs, and MLRS_AUTOSTART=0 forbids to start one: unset it, {WAY_OUT}"
         )
     if missing := [name for name in NEEDED if find_spec(name) is None]:
-        raise UnavailableError(
+        raise NotStartableError(
             f"no daemon runs, and the packages to start one are not installed ({', '.join(missing)}):"
             f" pip install 'mlrs[server]', {WAY_OUT}"
         )
@@ -151,15 +159,22 @@ def _started(place: Place, until: float) -> str:
         "mlrs: starting a daemon for this user, which ends when nobody uses it; the first time on a machine,"
         f" it compiles code for some seconds (log: {place.log})"
     )
+    taken_until, pause_s = min(until, time.monotonic() + TAKEN_S), LOOK_EVERY_S
     while True:
         process = launched(place)
         while process.poll() is None and time.monotonic() < until:
             if address := running_at(place):
                 return address
             time.sleep(LOOK_EVERY_S)
-        if process.poll() != TAKEN_STATUS or time.monotonic() >= until:
+        if process.poll() != TAKEN_STATUS or time.monotonic() >= taken_until:
             break
-        time.sleep(LOOK_EVERY_S)
+        time.sleep(pause_s)
+        pause_s *= 2
     if address := running_at(place):
         return address
+    if process.poll() == TAKEN_STATUS:
+        raise UnavailableError(
+            "a daemon of this user runs that cannot be reached, since its socket was removed, as it is when a"
+            f" login session ends: {problem_of(process, place)}. It ends with its last training; {WAY_OUT}"
+        )
     raise UnavailableError(f"no daemon could be started: {problem_of(process, place)}; mend that, {WAY_OUT}")

@@ -6,6 +6,7 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from mlrs.errors import MlrsError
@@ -55,6 +56,7 @@ class Starter:
         self._place = place
         self._starting = threading.Lock()
         self._not_before = 0.0  # when the next start may be tried, after one that failed
+        self._has_warned = False  # since a start succeeded
 
     def start(self) -> str:
         """Return the address of the daemon, which is started if it does not run; waits for it.
@@ -64,16 +66,27 @@ class Starter:
         """
         return started_at(self._place)
 
-    def revive(self) -> None:
-        """Start the daemon again if it has ended, in a thread of its own; does not wait."""
-        if time.monotonic() >= self._not_before and self._starting.acquire(blocking=False):
-            threading.Thread(target=self._revive, name="mlrs-start", daemon=True).start()
+    def revive(self, learn: Callable[[str], object]) -> None:
+        """Start the daemon again if it has ended, in a thread of its own; does not wait.
 
-    def _revive(self) -> None:
+        Args:
+            learn: is called with its address, which another login session may have chosen.
+        """
+        if time.monotonic() < self._not_before or not self._starting.acquire(blocking=False):
+            return
         try:
-            self.start()
-        except MlrsError as error:
+            threading.Thread(target=self._revive, args=[learn], name="mlrs-start", daemon=True).start()
+        except RuntimeError:  # no thread can be started: Python is ending, or there are too many
+            self._starting.release()
+
+    def _revive(self, learn: Callable[[str], object]) -> None:
+        try:
+            learn(self.start())
+            self._has_warned = False
+        except (MlrsError, OSError) as error:
             self._not_before = time.monotonic() + PAUSE_S
-            _logger.warning("the daemon has ended, and does not start again: %s", error)
+            if not self._has_warned:
+                _logger.warning("the daemon has ended, and does not start again: %s", error)
+            self._has_warned = True
         finally:
             self._starting.release()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from mlrs.errors import InvalidArgumentError
 from mlrs.values import arguments as check
@@ -16,6 +17,10 @@ LONGEST_ATTEMPT_S = 15.0
 dead connection."""
 MAX_LEARNED = 64
 """The most addresses that are learned from redirects."""
+
+
+Revive: TypeAlias = Callable[[Callable[[str], object]], None]
+"""Starts a daemon in the background; is given what to call with its address then."""
 
 
 @dataclass(slots=True)
@@ -35,7 +40,7 @@ class Addresses:
         configured: those that the user gave, at least one.
     """
 
-    def __init__(self, configured: tuple[str, ...], revive: Callable[[], None] | None = None) -> None:
+    def __init__(self, configured: tuple[str, ...], revive: Revive | None = None) -> None:
         """`revive` starts the daemon again in the background; it is called whenever none is there."""
         self.configured = configured
         self._revive = revive
@@ -61,7 +66,7 @@ class Addresses:
         def rank(address: str) -> tuple[float, bool, bool]:
             return self._known[address].failed_at, address != home, address != self._last_good
 
-        return sorted(self._known, key=rank)
+        return sorted(list(self._known), key=rank)  # noqa: C414 # a copy: a start adds to it in its thread
 
     def learn(self, address: str) -> bool:
         """Add an address that a daemon named; return whether it can be asked."""
@@ -90,7 +95,7 @@ class Addresses:
         health.failed_at = time.monotonic()
         health.timeouts = health.timeouts + 1 if timed_out else 0
         if self._revive is not None and not timed_out:
-            self._revive()
+            self._revive(self.learn)
 
     def limit_s(self, address: str, left_s: float) -> float:
         """Return how long to wait for an address, in seconds, of the time that is left.

@@ -13,6 +13,7 @@ MOUNTS = """\
 22 1 254:1 / / rw,relatime shared:1 - ext4 /dev/vda1 rw
 30 22 0:30 / /home rw shared:2 - nfs4 server:/home rw
 31 30 0:31 / /home/with\\040blank rw - tmpfs tmpfs rw
+36 22 0:36 / /home/müller rw - nfs server:/m rw
 32 22 0:32 / /mnt/far rw - fuse.sshfs me@far: rw
 33 22 0:33 / /mnt/near rw - fuse.ntfs-3g /dev/sdb1 rw
 34 22 0:34 / /scratch rw - lustre a@tcp:/scratch rw
@@ -27,6 +28,7 @@ a line of another kind
         ("/home/me", True),
         ("/home/with blank/x", False),
         ("/homely", False),
+        ("/home/müller/x", True),
         ("/mnt/far/x", True),
         ("/mnt/near/x", False),
         ("/scratch/x", False),

@@ -165,45 +165,57 @@ def test_an_event_loop_goes_on_while_it_starts(home: Home) -> None:
 
 
 FORKING = """
-import os, sys
+import os, sys, time
 from mlrs.local import starting
 from mlrs.local.place import local_place
 
 launch = starting.launched
 
 def launched(place):  # a data loader forks while another thread holds the lock of the start
-    if os.fork() == 0:
-        sys.stdin.read()  # until the test ends
+    child = os.fork()
+    if child == 0:
+        os.close(1)
+        os.close(2)
+        time.sleep(600)
         os._exit(0)
+    print(child)
     return launch(place)
 
 starting.launched = launched
-print(starting.started_at(local_place()))
+starting.started_at(local_place())
 """
 
 
 def test_a_fork_during_the_start_keeps_no_lock(home: Home) -> None:
     """A child that was forked during the start, and lives on, does not keep others from starting a daemon."""
-    read, write = os.pipe()
-    process = home.started(FORKING.replace("sys.stdin", f"os.fdopen({read})"))
-    os.close(read)
-    os.close(write)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 0, err
-    home.kill_daemon()
-    assert home.ran(ADVISED).returncode == 0
+    forked = home.ran(FORKING)
+    assert forked.returncode == 0, forked.stderr
+    child = int(forked.stdout)
+    try:
+        home.kill_daemon()
+        ran = home.ran("import mlrs.local.starting as s; s.START_S = 20.0\n" + ADVISED)
+        os.kill(child, 0)  # it still lives
+    finally:
+        os.kill(child, signal.SIGKILL)
+    assert ran.returncode == 0, ran.stderr
 
 
 def test_versions_of_the_contract_live_side_by_side(home: Home) -> None:
-    """A daemon of another version of the contract has a socket and data of its own."""
+    """Daemons of two versions of the contract run at once, each with a socket and data of its own."""
     other = "from mlrs.local import place; place.CONTRACT = 'v2'\n"
     assert home.ran(ADVISED).returncode == 0
-    looked = home.ran(
-        other + "from mlrs.local.starting import running_at; print(running_at(place.local_place()))"
-    )
-    assert looked.stdout.strip() == "None", looked.stderr
-    folders = {path.name for path in home.place.folder.parent.iterdir()}
-    assert folders == {"v1", "v2"}
+    served = home.started(other + SERVING, "serve", "--local")
+    try:
+        assert served.stdout is not None
+        assert served.stdout.readline().strip().endswith("/v2/daemon.sock")
+        first, second = home.ran(ADVISED), home.ran(other + ADVISED)
+        assert [first.returncode, second.returncode] == [0, 0], first.stderr + second.stderr
+        assert "/v1/daemon.sock" in first.stderr
+        assert "/v2/daemon.sock" in second.stderr
+        assert "starting" not in first.stderr + second.stderr
+    finally:
+        served.terminate()
+        served.communicate()
 
 
 def test_another_session_finds_the_daemon_by_its_data(home: Home) -> None:
@@ -213,6 +225,55 @@ def test_another_session_finds_the_daemon_by_its_data(home: Home) -> None:
     other.mkdir(mode=0o700)
     found = home.ran(ADDRESS, XDG_RUNTIME_DIR=str(other))
     assert found.stdout.strip() == home.place.address, found.stderr
+
+
+def test_a_training_of_another_session_follows_the_daemon(home: Home) -> None:
+    """One that found the daemon by its data goes on with the one that it starts at a place of its own."""
+    assert home.ran(ADVISED).returncode == 0
+    other = home.folder / "run"
+    other.mkdir(mode=0o700)
+    undisturbed = home.ran(REVIVED, "undisturbed")
+    killed = home.ran(REVIVED, "killed", XDG_RUNTIME_DIR=str(other))
+    assert killed.returncode == 0, killed.stderr
+    assert killed.stdout == undisturbed.stdout
+    assert killed.stderr.count("starting a daemon") == 2
+
+
+AWAY = """
+import sys
+import mlrs
+from mlrs.local import launching
+sys.executable += "-missing"
+run = mlrs.run("task", horizon=10, initial_lr=0.25, on_unavailable=sys.argv[1], timeout_s=0.2)
+print(run.next_lr(0, 1.0))
+"""
+
+
+def test_a_training_begins_though_no_daemon_starts(home: Home) -> None:
+    """With `on_unavailable="fallback"` a run begins where its fallback does, and the reason is logged."""
+    away, refused = home.ran(AWAY, "fallback"), home.ran(AWAY, "error")
+    assert away.stdout.strip() == "0.25", away.stderr
+    assert "no daemon can be started" in away.stderr
+    assert refused.returncode == 1
+    assert "UnavailableError: no daemon can be started" in refused.stderr
+
+
+def test_a_daemon_that_cannot_be_reached_is_named(home: Home) -> None:
+    """A daemon whose socket was removed, and that has a training, is said to be there, with its process."""
+    training = home.started(
+        "import sys, mlrs\nrun = mlrs.run('t', horizon=9, optimizer='sgd')\nrun.next_lr(0, 1.0)\n"
+        "print('open', flush=True)\nsys.stdin.readline()",
+        stdin=True,
+    )
+    try:
+        assert training.stdout is not None
+        assert training.stdout.readline() == "open\n"
+        home.place.socket.unlink()
+        ran = home.ran("import mlrs.local.starting as s; s.TAKEN_S = 1.0\n" + ADVISED)
+        assert "cannot be reached, since its socket was removed" in ran.stderr
+        assert f"(process {home.holder})" in ran.stderr
+    finally:
+        training.communicate("\n", timeout=60)
 
 
 def test_a_full_disk_is_said(home: Home) -> None:
@@ -268,7 +329,8 @@ def test_it_is_stopped_by_a_command(home: Home) -> None:
     """`mlrs stop` ends it with everything stored; a second one says that none runs."""
     assert home.ran(ADVISED).returncode == 0
     assert home.command("health").stdout.startswith("SERVING")
-    assert home.command("stop").stdout.startswith("stopped")
+    holder = home.holder
+    assert home.command("stop").stdout.startswith(f"stopped (process {holder})")
     assert home.command("stop").stdout == "no daemon of this user runs on this machine\n"
 
 

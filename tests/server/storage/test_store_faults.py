@@ -56,6 +56,21 @@ def check_goes_on(store: SqlStore, start: int = 2) -> None:
 # ---------------------------------------------------------------------------------------- SQLite
 
 
+def test_a_crash_while_the_file_was_made(path: Path) -> None:
+    """A file that a crash left empty as it was made is made again; one that became empty later is an error."""
+    path.touch()
+    path.with_name(f"{path.name}.making").touch()
+    filled_store(path).close()
+    with closing(open_store(path)) as store:
+        check_goes_on(store)
+    assert not path.with_name(f"{path.name}.making").exists()
+    for file in path.parent.iterdir():
+        file.unlink()
+    path.touch()
+    with raises(Reason.STORE, match="the file is empty, so what it held is lost"):
+        open_store(path)
+
+
 def test_a_full_disk(tmp_path: Path) -> None:
     """A write on a full disk fails whole, reading goes on, and once there is space so does writing."""
     with small_disk(tmp_path / "disk") as disk, closing(filled_store(disk / "mlrs.sqlite3")) as store:

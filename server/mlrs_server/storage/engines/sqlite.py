@@ -47,7 +47,9 @@ class SqliteDialect:
         """
         self.path = path
         self.name = str(path)
-        self._mode = "ro" if reads_only else "rw" if path.exists() else "rwc"
+        self._making = path.with_name(f"{path.name}.making")  # is there until the file has its first page
+        is_new = not path.exists() or (self._making.exists() and not path.stat().st_size)
+        self._mode = "ro" if reads_only else "rwc" if is_new else "rw"
 
     def engine(self) -> sa.Engine:
         """Return an engine of one connection.
@@ -69,10 +71,18 @@ class SqliteDialect:
         return engine
 
     def _connect(self) -> sqlite3.Connection:
-        _keep_private(self.path, make=self._mode == "rwc")
+        is_new = self._mode == "rwc"
+        if is_new:
+            with suppress(OSError):  # SQLite will say what stands against making files here
+                self._making.touch(mode=0o600)
+        _keep_private(self.path, make=is_new)
         file = f"{self.path.absolute().as_uri()}?mode={self._mode}"
         connection = sqlite3.connect(file, uri=True, check_same_thread=False, timeout=BUSY_S)
-        self._mode = "rw" if self._mode == "rwc" else self._mode
+        if is_new:
+            connection.execute("PRAGMA journal_mode = WAL")  # which writes the first page
+            with suppress(OSError):
+                self._making.unlink(missing_ok=True)
+            self._mode = "rw"
         return connection
 
     def lock_schema(self, connection: sa.Connection) -> None:
