@@ -184,7 +184,8 @@ def adopted(ledger: Ledger[Entry], changed: Wakeable, state: RunState) -> Ledger
     checked, at = check.run_id(state.run_id), check.step(state.step)
     is_same = checked == ledger.run_ids[0]
     is_new = at == 0 and ledger.first_step is None and not ledger.start.is_named
-    if is_same and ledger.next_step == at and (ledger.is_open or is_new):
+    is_there = ledger.is_open and (ledger.listener is None or not ledger.is_finished)
+    if is_same and ledger.next_step == at and (is_there or is_new):
         return ledger
     goes_back = is_same and at <= ledger.next_step
     before = [entry.step for entry in ledger.unsent() if entry.step < at] if goes_back else []
@@ -193,6 +194,8 @@ def adopted(ledger: Ledger[Entry], changed: Wakeable, state: RunState) -> Ledger
     )
     fresh = Ledger(start, changed, ledger.entry, ledger.standby.fallback, ledger.rank)
     fresh.listener, fresh.told_step = ledger.listener, at - 1
+    if ledger.listener is not None and ledger.is_finished:  # which closes the listener
+        fresh.listener = ledger.listener.again()
     if ledger.standby.starts_alone or ledger.can_stand_in():
         fresh.standby.start_alone(ledger.standby.last_lr if state.last_lr is None else state.last_lr)
     if goes_back and not ledger.standby.is_lost:

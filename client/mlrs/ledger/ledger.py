@@ -69,6 +69,9 @@ class Listening(Protocol):
     def put(self, run_id: str, entry: Any) -> None:
         """Have an answered observation of a run told; does not wait."""
 
+    def again(self) -> Listening:
+        """Return another one of the same function, for a run that continues after this one is closed."""
+
     def flush(self, timeout_s: float) -> None:
         """Wait until everything so far was told, but no longer than `timeout_s`."""
 

@@ -175,8 +175,8 @@ class AdvisedLR(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Finish the run."""
-        if self._run is not None:
-            self._run.finish()
+        if self._scheduler is not None:
+            self._scheduler.finish()
 
     def state_dict(self) -> dict[str, Any]:
         """Return the run's id, the next step and the newest learning rate, as plain values."""

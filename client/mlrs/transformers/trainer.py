@@ -176,8 +176,8 @@ class AdvisedTrainerMixin:
 
     def end_advice(self) -> None:
         """Finish the run."""
-        if self._run is not None:
-            self._run.finish()
+        if isinstance(self.lr_scheduler, AdvisedLR):
+            self.lr_scheduler.finish()
 
 
 def _is_mostly_frozen(model: torch.nn.Module) -> bool:

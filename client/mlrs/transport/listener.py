@@ -20,8 +20,8 @@ MAX_WAITING = 4096
 _logger = logging.getLogger("mlrs")
 _Lock = type(threading.Lock())
 _Told: TypeAlias = Any
-"""A run's id and an answered observation of it; a lock to be released once everything before was told; or
-`None`, the end."""
+"""A run's id and an answered observation of it; a lock, which the thread releases when it comes to it, as all
+that was put into the queue before has been told then; or `None`, the end."""
 
 
 class Listener:
@@ -34,6 +34,7 @@ class Listener:
     def __init__(self, function: OnAdvice) -> None:
         """Start the thread."""
         self.untold = 0
+        self._function = function
         self._is_closed = False
         self._queue: SimpleQueue[_Told] = SimpleQueue()
         telling = _Telling(function, weakref.ref(self))
@@ -49,6 +50,12 @@ class Listener:
             self.untold += 1
         else:
             self._queue.put((run_id, entry))
+
+    def again(self) -> Listener:
+        """Return another listener of the same function, for a run that continues after this one is closed."""
+        other = Listener(self._function)
+        other.untold = self.untold
+        return other
 
     def flush(self, timeout_s: float) -> None:
         """Wait until everything so far was told, but no longer than `timeout_s`."""

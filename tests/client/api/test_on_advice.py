@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import mlrs
+from mlrs.adapters import RunState
 from mlrs.transport import listener as listening
 from mlrs.types import AdvisedStep
 from tests.client.conftest import done, until
@@ -232,6 +233,22 @@ def test_a_resumed_run_is_told_from_its_checkpoint_on(advisor: mlrs.Advisor) -> 
     assert [(step.run_id, step.step) for step in told.steps] == [("mine", 0), ("other", 2), ("other", 3)]
 
 
+@pytest.mark.parametrize("step", [1, 3])
+async def test_a_run_that_goes_on_after_its_end_is_told(either: Any, step: int) -> None:
+    """After `finish` and `resume`, at its last step or an earlier one, the steps from there on are told."""
+    told = Told()
+    run = await done(either.run("task", id="a", on_advice=told))
+    for before in range(3):
+        await done(run.next_lr(before, 1.0))
+    await done(run.finish())
+    await done(run.resume(RunState("a", step)))
+    for after in range(step, 5):
+        await done(run.next_lr(after, 0.5))
+    await done(run.finish())
+    assert told.numbers == [0, 1, 2, *range(step, 5)]
+    assert [one.loss for one in told.steps] == [1.0] * 3 + [0.5] * (5 - step)
+
+
 async def test_threads_end_with_their_runs(advisor: mlrs.Advisor) -> None:
     """The thread of a run ends when the run is finished."""
 
@@ -248,7 +265,7 @@ async def test_threads_end_with_their_runs(advisor: mlrs.Advisor) -> None:
 def test_it_must_be_callable(advisor: mlrs.Advisor) -> None:
     """Anything but a function is refused at once, by name."""
     with pytest.raises(mlrs.errors.InvalidArgumentError, match="on_advice must be a function") as raised:
-        advisor.run("task", on_advice="print")  # type: ignore[typeddict-item]
+        advisor.run("task", on_advice="print")  # type: ignore[typeddict-item]  # the mistake that is tested
     assert raised.value.field == "on_advice"
 
 

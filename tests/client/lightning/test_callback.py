@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import logging
 import math
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from torch import nn  # noqa: E402
 import mlrs  # noqa: E402
 from mlrs.errors import InvalidArgumentError, UsageError  # noqa: E402
 from mlrs.lightning import AdvisedLR  # noqa: E402
+from mlrs.torch import loss as torch_loss  # noqa: E402
 from mlrs_proto import v1 as pb  # noqa: E402
 from tests.client.fake_daemon import FakeDaemon, Record, lr_sequence  # noqa: E402
 from tests.client.lightning.trainings import ROWS, Fit, batches, trainer  # noqa: E402
@@ -291,6 +293,34 @@ def test_an_interrupted_fit_is_not_finished(
     assert not record(daemon).finished
 
 
+def test_the_end_waits_for_losses_on_a_device(
+    daemon: FakeDaemon, advisor: mlrs.Advisor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fit that ends has sent the loss that a device was still computing."""
+    computed, value = threading.Event(), torch_loss.Loss.value
+
+    def wait(loss: torch_loss.Loss) -> float:
+        assert computed.wait(5)
+        return value(loss)
+
+    class Late(Fit):
+        def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+            if len(self.losses) == 19:  # the last one
+                monkeypatch.setattr(torch_loss, "_is_on_host", lambda _: False)
+                monkeypatch.setattr(torch_loss.Loss, "value", wait)
+            return super().training_step(batch, batch_idx)
+
+        def on_train_epoch_end(self) -> None:
+            if len(self.losses) == 20:  # after the last update
+                threading.Timer(0.05, computed.set).start()
+
+    module = Late()
+    trainer(tmp_path, advised(advisor, lagged=True)).fit(module, batches())
+    assert record(daemon).losses == module.losses
+    assert len(module.losses) == 20
+    assert record(daemon).finished
+
+
 def test_a_second_fit_is_a_new_run(daemon: FakeDaemon, advisor: mlrs.Advisor, tmp_path: Path) -> None:
     """A callback may be used for another fit, which has a run of its own."""
     callback = AdvisedLR("task", advisor=advisor, search=False, memory=False)
@@ -304,7 +334,7 @@ def test_the_other_package_of_lightning(daemon: FakeDaemon, advisor: mlrs.Adviso
     """The trainer of `pytorch_lightning` takes the callback as well."""
     other = pytest.importorskip("pytorch_lightning")
 
-    class Other(other.LightningModule):  # type: ignore[misc]
+    class Other(other.LightningModule):  # type: ignore[misc]  # the module may be missing
         losses: list[float]
 
         def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:  # noqa: ARG002  # Lightning's
