@@ -88,7 +88,7 @@ class AdvisedLR(Callback):
         """The name of this callback in checkpoints; one for each optimizer."""
         return f"mlrs.lightning.AdvisedLR{self._optimizer_index or 0}"
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: ARG002
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: ARG002  # Lightning's
         """Note whether a checkpoint that is loaded next is one to continue from."""
         self._saved = None
         self._is_in_fit = stage == "fit"
@@ -126,7 +126,7 @@ class AdvisedLR(Callback):
         trainer: Trainer,
         pl_module: LightningModule,
         batch: Any,  # noqa: ARG002  # Lightning's signature
-        batch_idx: int,  # noqa: ARG002
+        batch_idx: int,  # noqa: ARG002  # Lightning's signature
     ) -> None:
         """Search before the first batch, when the module's own hooks have begun training and epoch."""
         if self._is_to_begin and self._is_to_search:
@@ -158,22 +158,22 @@ class AdvisedLR(Callback):
         trainer: Trainer,
         pl_module: LightningModule,
         outputs: torch.Tensor | Mapping[str, Any] | None,  # noqa: ARG002  # Lightning's signature
-        batch: Any,  # noqa: ARG002
-        batch_idx: int,  # noqa: ARG002
+        batch: Any,  # noqa: ARG002  # Lightning's signature
+        batch_idx: int,  # noqa: ARG002  # Lightning's signature
     ) -> None:
         """End the step, and log its learning rate beside what `training_step` logs."""
         if self._end_step() and self._log_as is not None and not trainer.barebones:
             rates = [float(rate) for rate in self._advised.get_last_lr()]
             pl_module.log(self._log_as, max(rates), on_step=True, on_epoch=False, batch_size=1)
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002  # Lightning's
         """Tell the run the validation loss, if one was logged."""
         if not self._is_in_fit or trainer.sanity_checking or self._scheduler is None or self._monitor is None:
             return
         if (loss := trainer.callback_metrics.get(self._monitor)) is not None:
             self._scheduler.validate(loss)
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002  # Lightning's
         """Finish the run."""
         if self._scheduler is not None:
             self._scheduler.finish()

@@ -156,12 +156,12 @@ class AdvisedLR:
             self._run = run
         return self._run
 
-    def _loss_of(self, X: Any, y: Any, classes: Any, sample_weight: Any) -> Any:  # noqa: N803
+    def _loss_of(self, X: Any, y: Any, classes: Any, sample_weight: Any) -> Any:  # noqa: N803 # as above
         if self._loss is not None:
             return self._loss(self.estimator, X, y)
         return batch_loss(self.estimator, X, y, classes, sample_weight)
 
-    def _fit(self, lr: float, X: Any, y: Any, classes: Any, sample_weight: Any) -> None:  # noqa: N803
+    def _fit(self, lr: float, X: Any, y: Any, classes: Any, sample_weight: Any) -> None:  # noqa: N803 # as above
         # An eta0 of 0, as at the end of a schedule, is refused; the least positive number moves no weight.
         self.estimator.set_params(eta0=max(lr, sys.float_info.min))
         more = (

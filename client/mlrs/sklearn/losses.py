@@ -1,7 +1,7 @@
 """The losses of scikit-learn's stochastic gradient descent, of a batch before its update.
 
-They are what the estimators' own updates descend, without the penalty: a mean over the samples, and of
-several classes the sum over the classes, each against all others.
+They are the loss functions of the estimators, without the penalty and without `class_weight`: a mean over the
+samples, weighted by `sample_weight`, and of several classes the sum over them, each against all others.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ REGRESSING: dict[str, Callable[[Floats, float], Floats]] = {
 """By the name of the loss: its value, given the difference of a sample from its prediction, and epsilon."""
 
 
-def batch_loss(estimator: Any, X: Any, y: Any, classes: Any, sample_weight: Any) -> float:  # noqa: N803
+def batch_loss(estimator: Any, X: Any, y: Any, classes: Any, sample_weight: Any) -> float:  # noqa: N803 # scikit-learn's
     """Return the mean loss of a batch under an estimator, which may not have been fitted yet.
 
     Args:

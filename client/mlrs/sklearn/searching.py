@@ -38,7 +38,7 @@ class Trials:
         attributes, numbers = self._saved
         vars(self._estimator).clear()
         vars(self._estimator).update(copy.deepcopy(attributes))
-        np.random.set_state(numbers)  # noqa: NPY002
+        np.random.set_state(numbers)  # noqa: NPY002 # as in `save`
 
     def step(self, update: int, learning_rate: float) -> float:
         """Make an update; return the loss before it."""

@@ -476,8 +476,12 @@ async def test_what_bounds_the_opening_and_the_steps(connect: Any, daemon: FakeD
     await done(advisor.close())
 
 
+COMPILED = {"meta": mlrs.Meta(), "rescue": True, "model": "paper"}
+"""Options for which a daemon may have to compile code."""
+
+
 def test_how_long_calls_wait_by_default() -> None:
-    """Opening at a later step may take as long as a replay, a rank's call as long as collectives do."""
+    """Opening may take as long as replaying or compiling, a rank's call as long as collectives do."""
 
     def deadline_s(*, is_open: bool = False, **options: Any) -> float | None:
         ledger = run_ledger(threading.Condition(), 2.0, "task", id="a", **options)
@@ -487,6 +491,8 @@ def test_how_long_calls_wait_by_default() -> None:
     assert deadline_s() == 2.0
     assert deadline_s(resume_from=7) == RECORD_TIMEOUT_S
     assert deadline_s(resume_from=7, timeout_s=3.0) == 3.0
+    assert [deadline_s(**{name: value}) for name, value in COMPILED.items()] == [RECORD_TIMEOUT_S] * 3
+    assert deadline_s(rescue=True, timeout_s=3.0) == 3.0
     assert deadline_s(is_open=True) is None  # the advisor's
     assert deadline_s(is_open=True, rank=0, world_size=2) == RANK_TIMEOUT_S
 

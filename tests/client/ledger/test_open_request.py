@@ -25,3 +25,10 @@ def test_opening_may_take_longer_where_a_daemon_that_answers_has_work(
     """It replays a run that goes back to a step, and may have to compile for what a run asks for."""
     start = Start(run_ids=("a",), configs=[config], task="a", timeout_s=2.0, long_timeout_s=60.0)
     assert start.limit_s(first_step) == limit_s
+
+
+def test_what_an_adapter_asks_for_counts_too() -> None:
+    """Opening may take longer where an adapter, and not the caller, asks for rescue."""
+    start = Start(run_ids=("a",), configs=[RunConfig()], task="a", timeout_s=2.0, long_timeout_s=60.0)
+    start.read_off = RunConfig(rescue=True)
+    assert start.limit_s(0) == 60.0

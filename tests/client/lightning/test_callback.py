@@ -334,7 +334,7 @@ def test_the_other_package_of_lightning(daemon: FakeDaemon, advisor: mlrs.Adviso
     """The trainer of `pytorch_lightning` takes the callback as well."""
     other = pytest.importorskip("pytorch_lightning")
 
-    class Other(other.LightningModule):  # type: ignore[misc]  # the module may be missing
+    class Other(other.LightningModule):  # type: ignore[misc]  # its base is untyped
         losses: list[float]
 
         def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:  # noqa: ARG002  # Lightning's
