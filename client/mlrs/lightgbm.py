@@ -108,9 +108,8 @@ class AdvisedLR:
         return self._run.finish(metric=metric, higher_is_better=higher_is_better)
 
     def _begun(self, env: CallbackEnv, horizon: int) -> mlrs.Run:
-        new = mlrs.run if self._advisor is None else self._advisor.run
         read: RunOptions = {"optimizer": "sgd", "momentum": 0.0, "max_lr": MAX_LR, "horizon": horizon}
-        run = new(self._task, **cast("RunOptions", {**read, **self._options}))
+        run = mlrs.run(self._task, advisor=self._advisor, **cast("RunOptions", {**read, **self._options}))
         given = [env.params[name] for name in LEARNING_RATES if name in env.params]
         run.describe(default_lr=given[0] if given else DEFAULT_LR)
         return run

@@ -90,13 +90,13 @@ class AdvisedLR(TrainingCallback):
             raise UsageError("cv trains several boosters at once; AdvisedLR is for train")
         if collective.is_distributed():
             raise UsageError("several workers train, and each would have a run of its own; train with one")
-        new = mlrs.run if self._advisor is None else self._advisor.run
         rounds = whole("rounds", model.num_boosted_rounds(), low=0)
         self._first = rounds if self._options.get("id") is not None else 0
         read: RunOptions = {"optimizer": "sgd", "momentum": 0.0, "max_lr": MAX_LR}
         if self._first:
             read["resume_from"] = self._first
-        self._run = new(self._task, **cast("RunOptions", {**read, **self._options}))
+        options = cast("RunOptions", {**read, **self._options})
+        self._run = mlrs.run(self._task, advisor=self._advisor, **options)
         given = re.search(r'"(?:eta|learning_rate)":"([^"]+)"', model.save_config())
         self._run.describe(default_lr=float(given[1]) if given else DEFAULT_LR)
         if self._first and (lr := self._run.state().last_lr) is not None:

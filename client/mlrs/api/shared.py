@@ -50,7 +50,7 @@ if hasattr(os, "register_at_fork"):  # not on Windows, which has no forks
     os.register_at_fork(after_in_child=_shared.forget_lock)
 
 
-def run(task: str, **options: Unpack[RunOptions]) -> Run:
+def run(task: str, *, advisor: Advisor | None = None, **options: Unpack[RunOptions]) -> Run:
     """Return a training run of the daemon that `connect()` finds: a new one, or that of the given `id`.
 
     All runs that a process makes this way share one connection, which is closed when Python exits. If the
@@ -58,10 +58,14 @@ def run(task: str, **options: Unpack[RunOptions]) -> Run:
 
     Args:
         task: the name of what is trained; see `Advisor.run`, also for the options.
+        advisor: a connection of your own, as an adapter may be given one; the same as `advisor.run(...)`.
+            Default: the shared one.
         options: those of `Advisor.run`.
 
     Raises:
         MlrsError: as `connect` and `Advisor.run`.
     """
-    may_be_away = options.get("on_unavailable", "auto") != "error"
-    return _shared.advisor(may_be_away=may_be_away).run(task, **options)
+    if advisor is None:
+        may_be_away = options.get("on_unavailable", "auto") != "error"
+        advisor = _shared.advisor(may_be_away=may_be_away)
+    return advisor.run(task, **options)

@@ -145,8 +145,8 @@ class AdvisedLR(keras.callbacks.Callback):
         """Open a new run, or that of a checkpoint; make the search."""
         loaded, options = self._loaded or {}, self._options
         self._horizon = options.get("horizon") or loaded.get("horizon") or self._steps_from(epoch)
-        make = mlrs.run if self._advisor is None else self._advisor.run
-        run = self.run = make(self._task, **(options | {"horizon": self._horizon}))
+        run = mlrs.run(self._task, advisor=self._advisor, **(options | {"horizon": self._horizon}))
+        self.run = run
         optimizer = self.model.optimizer
         rate = float(keras.ops.convert_to_numpy(optimizer.learning_rate.value))
         run.describe(default_lr=rate or None, **describe(optimizer))

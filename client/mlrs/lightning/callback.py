@@ -117,9 +117,7 @@ class AdvisedLR(Callback):
         if not is_known:
             read = {"horizon": horizon_of(trainer), "batch_size": batch_size_of(trainer)}
             options = cast("RunOptions", {**read, **options})
-        if self._advisor is None:
-            return mlrs.run(self._task, **options)
-        return self._advisor.run(self._task, **options)
+        return mlrs.run(self._task, advisor=self._advisor, **options)
 
     def on_train_batch_start(
         self,

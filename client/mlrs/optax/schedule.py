@@ -81,7 +81,7 @@ class AdvisedLR:
 
         def make(run_id: str | None) -> mlrs.Run:
             own = options if run_id is None else options | {"id": run_id}
-            run = mlrs.run(task, **own) if advisor is None else advisor.run(task, **own)
+            run = mlrs.run(task, advisor=advisor, **own)
             run.describe()
             return run
 

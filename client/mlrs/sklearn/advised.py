@@ -147,9 +147,8 @@ class AdvisedLR:
     def _begun(self, batch_size: int) -> mlrs.Run:
         """Return the run, which begins or continues at the first batch."""
         if self._run is None:
-            new = mlrs.run if self._advisor is None else self._advisor.run
             read = {"optimizer": "sgd", "momentum": 0.0, "batch_size": batch_size}
-            run = new(self._task, **cast("RunOptions", {**read, **self._options}))
+            run = mlrs.run(self._task, advisor=self._advisor, **cast("RunOptions", {**read, **self._options}))
             run.describe(default_lr=self.estimator.eta0)
             if self._state is not None:
                 run.resume(self._state)

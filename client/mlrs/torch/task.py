@@ -27,7 +27,7 @@ def run_of(
     if isinstance(given, str):
         if together is not None and not together.is_first:
             return None
-        return (mlrs.run if advisor is None else advisor.run)(given, **options)
+        return mlrs.run(given, advisor=advisor, **options)
     if advisor is not None or options:
         name = next(iter(options), "advisor")
         raise InvalidArgumentError(

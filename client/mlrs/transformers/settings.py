@@ -32,6 +32,4 @@ class Settings:
     def run(self, **read: int | None) -> mlrs.Run:
         """Return a run, which is opened by its first step; `read`: options where the user gave none."""
         options: RunOptions = {**read, **self.options}  # type: ignore[typeddict-item] # an int for each
-        if self.advisor is None:
-            return mlrs.run(self.task, **options)
-        return self.advisor.run(self.task, **options)
+        return mlrs.run(self.task, advisor=self.advisor, **options)

@@ -37,6 +37,14 @@ def test_the_environment_names_the_daemon(daemon: FakeDaemon, monkeypatch: pytes
     assert "one" in daemon.runs
 
 
+def test_an_advisor_of_ones_own(daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With `advisor=`, `mlrs.run` makes a run of that connection, wherever the shared one would go."""
+    monkeypatch.setenv("MLRS_TARGET", "127.0.0.1:1")
+    with mlrs.connect(daemon.target, timeout_s=10.0) as advisor:
+        mlrs.run("task", advisor=advisor, id="own").next_lr(0, 1.0)
+    assert "own" in daemon.runs
+
+
 def test_a_process_shares_one_connection_and_its_forked_child_has_another(daemon: FakeDaemon) -> None:
     """Runs of `mlrs.run` go on in the parent while a forked child opens its own."""
     ran = subprocess.run(  # our own interpreter

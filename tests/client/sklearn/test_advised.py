@@ -150,7 +150,10 @@ def test_interrupted_equals_undisturbed(
         if crash:
             daemon.kill()
             daemon.start()
-        monkeypatch.setattr(mlrs, "run", mlrs.connect(timeout_s=30.0).run)  # a connection of this test
+        own, run = mlrs.connect(timeout_s=30.0), mlrs.run
+        monkeypatch.setattr(
+            mlrs, "run", lambda task, advisor, **more: run(task, advisor=advisor or own, **more)
+        )
         loaded = pickle.loads(saved)  # noqa: S301 # of this test
         assert bits(first + train(loaded, batches[8:])) == bits(rates)
         assert loaded.run.id == interrupted.run.id
