@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -148,22 +148,40 @@ def test_a_daemon_that_ends_ends_what_compiles_for_it(
 
 
 def test_two_daemons_start_on_one_empty_cache(tmp_path: Path) -> None:
-    """Both compile, say so, and advise the same to the bit; later ones load what either kept."""
-    cache, rates = tmp_path / "cache", []
-    daemons = [daemon_with(cache, tmp_path / name) for name in "ab"]
-    for daemon in daemons:
-        daemon.launch()
-    daemons.append(daemon_with(cache, tmp_path / "c"))
-    for daemon in daemons:
-        if daemon is daemons[-1]:
-            daemon.launch()
+    """Both advise the same to the bit, whoever compiles what; a later one compiles nothing."""
+    daemons = [daemon_with(tmp_path / "cache", tmp_path / name) for name in "abc"]
+    rates = []
+    with ExitStack() as stack:
+        for daemon in daemons[:2]:
+            stack.push(daemon.launch())
+        for daemon in daemons:
+            if daemon is daemons[2]:
+                stack.push(daemon.launch())
+            daemon.listening()
+            with mlrs.connect(daemon.address) as advisor, advisor.run("a", horizon=100) as run:
+                rates.append([run.next_lr(step, 2.0 / (step + 1)) for step in range(20)])
+                assert run.fallback_steps == 0
+            assert daemon.stop() == 0
+            assert not events(daemon, "kernel_cache_unusable")
+    assert rates[0] == rates[1] == rates[2]
+    compiled = [bool(events(daemon, "compiling_kernels")) for daemon in daemons]
+    assert any(compiled[:2])
+    assert not compiled[2]
+
+
+def test_a_first_start_compiles_the_code_of_rescue_unasked(tmp_path: Path) -> None:
+    """Before any run asks for it, a process begins to; a run with rescue that is then opened is advised."""
+    daemon = daemon_with(tmp_path / "cache", tmp_path / "d")
+    with ExitStack() as stack:
+        stack.push(daemon.launch())
+        until(lambda: "rescue" in [event.get("part") for event in events(daemon, "compiling_kernels")])
         daemon.listening()
         with mlrs.connect(daemon.address) as advisor, advisor.run("a", horizon=100) as run:
-            rates.append([run.next_lr(step, 2.0 / (step + 1)) for step in range(20)])
-        assert not events(daemon, "kernel_cache_unusable")
-        assert daemon.stop() == 0
-    assert rates[0] == rates[1] == rates[2]
-    assert [len(events(daemon, "compiling_kernels")) for daemon in daemons] == [1, 1, 0]
+            run.describe(rescue=True)
+            assert run.next_lr(0, 2.0) > 0
+            assert run.fallback_steps == 0
+        ready = [event for event in events(daemon, "kernels_ready") if event.get("part") == "rescue"]
+        assert [event["by_another_process"] for event in ready] == [True]
 
 
 @pytest.mark.slow
