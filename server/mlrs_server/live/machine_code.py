@@ -58,10 +58,10 @@ class MachineCode:
         missing = set[str]()
         async for run in cooperatively(runs):
             missing |= self._parts_of(run) - self._ready
-        for part in sorted(missing):
-            if part not in self._loading:
-                self._loading[part] = asyncio.create_task(self._load(part))
-            await asyncio.shield(self._loading[part])  # other calls may wait for it, too
+        for part in missing - self._loading.keys():
+            self._loading[part] = asyncio.create_task(self._load(part))
+        # other calls may wait for them, too
+        await asyncio.gather(*(asyncio.shield(self._loading[part]) for part in missing))
 
     def _parts_of(self, run: NewRun) -> set[str]:
         parts = {RESCUE} if run.config.rescue else set[str]()
