@@ -26,6 +26,7 @@ from mlrs_core.networks import ARCHITECTURES, Architecture, Weights
 from mlrs_core.policy import NO_SIGNALS, Policy, no_networks, table_of
 from mlrs_core.rescue import RescuingPolicy
 from mlrs_core.schedules.kernel import schedule_policy
+from mlrs_server.domain.gradients import ElementType, Piece, RunningDot
 from mlrs_server.domain.ledger import common_group
 from mlrs_server.domain.observations import (
     ANSWERED,
@@ -78,6 +79,7 @@ def warm_up(parts: Iterable[str]) -> None:
             adaptive = adaptive_policy(part.removesuffix(META))
             _adapt(adaptive)
             _answer(adaptive)
+            _align()
         else:
             _answer(frozen_policy(part))
 
@@ -109,6 +111,13 @@ def _adapt(policy: AdaptivePolicy) -> None:
         states, networks, table, np.zeros(20, np.int64), steps, np.ones(20), NO_SIGNALS, np.empty(20)
     )
     policy.adapt(states, networks, table, 0, 19, 1.0)
+
+
+def _align() -> None:
+    """Multiply gradients as a message has them, and as they are once converted to single precision."""
+    dot = RunningDot()
+    for kind in (ElementType.FLOAT32, ElementType.FLOAT16):
+        dot.add(Piece(kind, bytes(kind.width), bytes(kind.width)))
 
 
 def _schedule() -> Policy:

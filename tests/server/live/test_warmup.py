@@ -21,7 +21,8 @@ from mlrs_core.config import RunConfig
 from mlrs_core.policy import table_of
 from mlrs_core.rescue import RescuingPolicy, policy as rescue
 from mlrs_core.schedules import base
-from mlrs_server.domain import ledger, observations, run_snapshot
+from mlrs_server.domain import gradients, ledger, observations, run_snapshot
+from mlrs_server.domain.gradients import ElementType, Piece, RunningDot
 from mlrs_server.domain.extras import WIDTH
 from mlrs_server.live import arrays
 from mlrs_server.live.flush_batch import FlushBatch
@@ -46,6 +47,7 @@ assert not any(function.signatures for function in functions)
 warm_up(all_parts())
 made = [list(function.signatures) for function in functions]
 assert all(len(signatures) == 1 for signatures in made), made
+dots = list(gradients._dot.signatures)
 policies = [*map(frozen_policy, ARCHITECTURES), schedule_policy(ScheduleSpec(ScheduleKind.CONSTANT))]
 for policy in [*policies, *map(RescuingPolicy, policies)]:
     group = arrays.RunGroup(3, "", policy)
@@ -84,6 +86,9 @@ for policy in map(adaptive_policy, ARCHITECTURES):
         group.answer(Entries.of_one(int(group.records["handle"][row]), step, 0.5))
         policy.adapt(group.states, group.networks, group.table, row, step, 0.1)
     assert group.networks.any()
+for kind in ElementType:
+    RunningDot().add(Piece(kind, bytes(4096), bytes(4096)))
+assert dots and gradients._dot.signatures == dots
 assert [list(function.signatures) for function in functions] == made
 """
 

@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator, Sequence
 
 from mlrs_core.adapting import MetaOutcome
 from mlrs_proto import v1 as pb
+from mlrs_server.domain.gradients import ElementType, Piece
 from mlrs_server.domain.updates import MetaUpdate
 from mlrs_server.errors import AdvisorError, invalid_field
 from mlrs_server.meta.apply import Applied
-from mlrs_server.meta.gradients import ElementType, Piece
 from mlrs_server.rpc.convert.advice import entry_error
 from mlrs_server.rpc.convert.runs import step_from_proto
 
