@@ -47,11 +47,15 @@ class MachineCode:
         Where machine code cannot be kept, no other process can make any: then everything is compiled now.
         """
         default = self._catalog.by_digest(*self._catalog.names.meaning("", ""))
-        parts = (PLAIN, part_of(default.model.architecture.kind))
-        if not await in_background(lambda: is_loaded(parts)):
+        needed = (PLAIN, part_of(default.model.architecture.kind))
+        began = time.monotonic()
+        if await in_background(lambda: is_loaded(needed)):
+            self._ready.update(needed)
+        else:
             # `AdvisedLR` asks for rescue, so most users need its code a moment later.
             self._loading[RESCUE] = asyncio.create_task(self._load(RESCUE))
-        self._ready.update(await in_background(lambda: _prepared(parts)))
+            self._ready.update(await in_background(lambda: _compiled(needed)))
+        log.info("kernels_ready", seconds=round(time.monotonic() - began, 2))
 
     async def ready_for(self, runs: Iterable[NewRun]) -> None:
         """Wait until the code that runs need is loaded; their models are."""
@@ -88,24 +92,21 @@ class MachineCode:
             del self._loading[part]
 
 
-def _prepared(parts: tuple[str, ...]) -> tuple[str, ...]:
-    """Load parts, or compile them; return those that are ready then, which are all if none can be kept."""
-    began = time.monotonic()
-    if not is_loaded(parts):
-        note = "the first start of this version on this machine compiles for some seconds; later ones do not"
-        log.info("compiling_kernels", parts=list(parts), note=note)
-        gc.enable()  # `mlrs serve` starts without; the compiler leaves much to be collected
+def _compiled(parts: tuple[str, ...]) -> tuple[str, ...]:
+    """Compile parts; return those that are ready then, which are all if none can be kept."""
+    note = "the first start of this version on this machine compiles for some seconds; later ones do not"
+    log.info("compiling_kernels", parts=list(parts), note=note)
+    gc.enable()  # `mlrs serve` starts without; the compiler leaves much to be collected
+    warm_up(parts)
+    if not is_kept():
+        log.warning(
+            "kernels_not_kept",
+            problem="there is no folder for machine code that can be written to, so each start compiles "
+            "all of it, for half a minute; set NUMBA_CACHE_DIR to one",
+        )
+        parts = all_parts()
         warm_up(parts)
-        if not is_kept():
-            log.warning(
-                "kernels_not_kept",
-                problem="there is no folder for machine code that can be written to, so each start compiles "
-                "all of it, for half a minute; set NUMBA_CACHE_DIR to one",
-            )
-            parts = all_parts()
-            warm_up(parts)
-        gc.collect()  # before the daemon freezes all there is
-    log.info("kernels_ready", seconds=round(time.monotonic() - began, 2))
+    gc.collect()  # before the daemon freezes all there is
     return parts
 
 
