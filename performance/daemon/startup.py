@@ -1,9 +1,11 @@
-"""How long the daemon takes until it advises a plain run, from the start of its process; and on what.
+"""How long the daemon takes until it advises a run, from the start of its process; and on what.
 
-The first start on a machine, with an empty `NUMBA_CACHE_DIR`, and later ones. The baseline is a bare
+The first start on a machine, with an empty `NUMBA_CACHE_DIR`, and later ones; to a plain run's first advice,
+and to that of a run with rescue, opened as `AdvisedLR` does it. The baseline is a bare
 `grpc.aio` server that imports NumPy, to its first answer, that it has no such method. All alternate, with
 bytecode that is there, as after an installation by pip. CPU seconds are those of the process until then:
-unlike seconds on the clock, they hardly depend on what else the machine does.
+unlike seconds on the clock, they hardly depend on what else the machine does. Those of the process that
+compiles the code of rescue beside a first start are not among them.
 
     python -m performance.daemon.startup [--quick] [--json FILE]
 """
@@ -72,17 +74,16 @@ def start_of(
         return {"total": took, "cpu": cpu} | _split(log, clock, took)
 
 
-def first_start(environment: Mapping[str, str]) -> Start:
+def first_start(ask: Callable[[str], None], environment: Mapping[str, str]) -> Start:
     """Start a daemon with an empty kernel cache, as `start_of` does."""
     with tempfile.TemporaryDirectory(prefix="mlrs-bench-") as empty:
-        return start_of(servers.daemon_command, ask_daemon, {**environment, "NUMBA_CACHE_DIR": empty})
+        return start_of(servers.daemon_command, ask, {**environment, "NUMBA_CACHE_DIR": empty})
 
 
 def _split(log: Path, clock: float, took: float) -> dict[str, float]:
     """Return what a daemon's start was spent on, by its log: until machine code, that, and the rest."""
     for line in log.read_text(encoding="utf-8").splitlines():
-        if '"kernels_ready"' in line:
-            event = json.loads(line)
+        if '"kernels_ready"' in line and "part" not in (event := json.loads(line)):  # before it listens
             ready = datetime.fromisoformat(event["timestamp"]).timestamp() - clock
             kernels = event["seconds"]
             return {"before_kernels": ready - kernels, "kernels": kernels, "after_kernels": took - ready}
@@ -92,6 +93,14 @@ def _split(log: Path, clock: float, took: float) -> dict[str, float]:
 def ask_daemon(address: str) -> None:
     """Return once a daemon has opened a plain run and advised its first step."""
     with mlrs.connect(address, timeout_s=ANSWER_S) as advisor, advisor.run("start", horizon=100) as run:
+        assert run.next_lr(0, 2.0) > 0
+        assert not run.fallback_steps
+
+
+def ask_rescued(address: str) -> None:
+    """Return once a daemon has advised the first step of a run with rescue, opened as `AdvisedLR` does it."""
+    with mlrs.connect(address, timeout_s=ANSWER_S) as advisor, advisor.run("start", horizon=100) as run:
+        run.describe(default_lr=0.1, rescue=True, optimizer="sgd", momentum=0.9)
         assert run.next_lr(0, 2.0) > 0
         assert not run.fallback_steps
 
@@ -128,18 +137,23 @@ def measure(quick: bool) -> results.Figures:  # noqa: FBT001  # what every bench
         environment |= {"PYTHONPYCACHEPREFIX": f"{folder}/bytecode", "NUMBA_CACHE_DIR": f"{folder}/kernels"}
         bare = partial(start_of, lambda _: [sys.executable, "-c", BARE], ask_bare, environment)
         daemon = partial(start_of, servers.daemon_command, ask_daemon, environment)
+        rescued = partial(start_of, servers.daemon_command, ask_rescued, environment)
         imports = f"import gc; gc.disable(); {IMPORTS}"
         one_thread = environment | {"OPENBLAS_NUM_THREADS": "1"}
         cases = {
             "daemon": daemon,
+            "rescued": rescued,
             "bare": bare,
             "imports": partial(reach, imports, one_thread),
             "python": partial(reach, "pass", environment),
         }
         later = blocks.take_turns(cases, 2 if quick else STARTS)
-        first = {"first": partial(first_start, environment), "bare": bare}
-        firsts = blocks.take_turns(first, 1 if quick else FIRST_STARTS, warm_up=False)
-    figures: results.Figures = {"first": _summary(firsts["first"], firsts["bare"])}
+        first = {
+            "first": partial(first_start, ask_daemon, environment),
+            "first_rescued": partial(first_start, ask_rescued, environment),
+        }
+        firsts = blocks.take_turns(first | {"bare": bare}, 1 if quick else FIRST_STARTS, warm_up=False)
+    figures: results.Figures = {name: _summary(firsts[name], firsts["bare"]) for name in first}
     figures |= {name: _summary(starts, later["bare"]) for name, starts in later.items()}
     return figures | {"split": _parts(later["daemon"]), "first_split": _parts(firsts["first"])}
 

@@ -296,7 +296,9 @@ def startup(figures: Figures) -> list[FigureTable]:
     """Return the tables of `startup.py`."""
     names = {
         "first": "`mlrs serve`, the first on a machine, to the first advice of a plain run",
-        "daemon": "`mlrs serve`, later ones, to the same",
+        "first_rescued": "the same, to the first advice of a run with rescue, as `AdvisedLR` opens it",
+        "daemon": "`mlrs serve`, later ones, to the first advice of a plain run",
+        "rescued": "the same, to the first advice of a run with rescue",
         "bare": "bare `grpc.aio` server that imports NumPy, to its first answer",
         "imports": "Python, with what the daemon imports",
         "python": "Python",
