@@ -6,8 +6,8 @@ While a call awaits the store, the rows of its runs are closed or cannot move.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, ExitStack, nullcontext, suppress
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, ExitStack, nullcontext
 from dataclasses import replace
 
 import structlog
@@ -18,7 +18,7 @@ from mlrs_core.policy import put
 from mlrs_server.domain.ledger import RunStatus
 from mlrs_server.domain.run_snapshot import first_snapshot
 from mlrs_server.domain.shards import shard_of
-from mlrs_server.errors import AdvisorError, about
+from mlrs_server.errors import about
 from mlrs_server.failpoints import reach
 from mlrs_server.live.live_runs import LiveRuns
 from mlrs_server.live.policies import models_of, policy_key, policy_of
@@ -29,6 +29,7 @@ from mlrs_server.models.catalog import ModelCatalog, ModelsNow
 from mlrs_server.models.files import SHORT_DIGEST
 from mlrs_server.runs.changes import RunChanges, log_runs
 from mlrs_server.runs.feeders import Feeders
+from mlrs_server.runs.needs import RunNeeds
 from mlrs_server.runs.open_request import (
     Opened,
     OpenRequest,
@@ -43,7 +44,6 @@ from mlrs_server.runs.takeovers import Takeovers
 from mlrs_server.runs.watchers import Watchers
 from mlrs_server.storage import NewRun, RunKey, StoredRun
 from mlrs_server.system.cooperative import cooperatively
-from mlrs_server.tenancy import tenant_of
 
 log = structlog.get_logger()
 
@@ -77,6 +77,7 @@ class RunOpener:
         self._watchers = watchers
         self._catalog = catalog
         self._changes = changes
+        self._needs = RunNeeds(stored, catalog, live.code)
         self._memory = memory or TaskMemory(stored, catalog)
         self._quota = quota
         self._takeovers = Takeovers(live, stored, feeders or Feeders())
@@ -90,7 +91,7 @@ class RunOpener:
         if (live := self._live.find(run_id)) and (handle := live.handle):
             return handle
         async with self._live.lock(run_id), self._stored.acquired([run_id]) as runs:
-            await self._load_models(models_of(runs.values()))
+            await self._needs.load(models_of(runs.values()))
             await self._live.code.ready_for(runs.values())
             replayed = await self._stored.replay_unloaded(runs.values())
             return self._live.load(required(runs, run_id), replayed.get(run_id)).handle
@@ -106,26 +107,8 @@ class RunOpener:
             AdvisorError: as the contract's BatchOpenRuns says; of several errors, that of the first run.
         """
         check_batch("requests", [request.run_id for request in requests])
-        await self._prepare_code(requests)
+        await self._needs.prepare_code(requests)
         return await self._changes.to_the_end(self._open(requests))
-
-    async def _prepare_code(self, requests: Sequence[OpenRequest]) -> None:
-        """Have the code that requests ask for compiled, if need be, before anything waits for this call.
-
-        What other runs of theirs need is waited for later.
-        """
-        special = {
-            (one.model, tenant_of(one.run_id), one.asked.meta is not None, one.asked.rescue): one
-            for one in requests
-            if one.model or one.asked.meta or one.asked.rescue
-        }
-        if not special:
-            return
-        models, runs = await self._models(list(special.values()), {}), list[NewRun]()
-        for request in special.values():
-            with suppress(AdvisorError):  # raised again when the request is checked
-                runs.append(run_to_create(request, models))
-        await self._live.code.ready_for(runs)
 
     async def _open(self, requests: Sequence[OpenRequest]) -> list[Opened]:
         shards = {request.run_id: shard_of(request.group or request.run_id) for request in requests}
@@ -154,7 +137,7 @@ class RunOpener:
         runs = {run.run_id: run for run in found.values() if isinstance(run, StoredRun)}
         dropped = [run for run_id, run in found.items() if run_id not in runs]
         taken_over = self._takeovers.from_connected(requests, found)
-        models = await self._models(requests, runs)
+        models = await self._needs.models(requests, runs)
         await self._live.code.ready_for(runs.values())
         replayed = await self._stored.replay_unloaded(runs.values())
         existing = [(request, runs[request.run_id]) for request in requests if request.run_id in runs]
@@ -178,28 +161,6 @@ class RunOpener:
             view = view_of(runs[run_id], live)
             opened.append(Opened(view, live.handle, run_id in is_new, run_id in taken_over))
         return opened
-
-    # ------------------------------------------------------------------------------- models
-
-    async def _models(self, requests: Sequence[OpenRequest], runs: Mapping[str, StoredRun]) -> ModelsNow:
-        """Load the models of runs and of requests into memory; return what references mean now."""
-        asked = {
-            (request.model, tenant_of(request.run_id))
-            for request in requests
-            if request.model or (request.asked.schedule is None and request.run_id not in runs)
-        }
-        names = await self._stored.in_store(self._catalog.names_in) if asked else self._catalog.names
-        wanted = models_of(runs.values())
-        for reference, tenant in asked:
-            with suppress(AdvisorError):  # raised again when the request is checked
-                wanted.add(names.meaning(reference, tenant))
-        await self._load_models(wanted)
-        return ModelsNow(self._catalog, names)
-
-    async def _load_models(self, models: Iterable[tuple[str, str]]) -> None:
-        """Load models, by digest and name, into memory."""
-        if missing := [model for model in models if not self._catalog.files.is_loaded(model[0])]:
-            await asyncio.to_thread(self._catalog.files.load_all, missing)
 
     # ----------------------------------------------------------------------------- checking
 
