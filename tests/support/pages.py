@@ -26,7 +26,7 @@ def served(target: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("MLRS_TARGET", target)
     monkeypatch.setattr(shared, "_shared", shared._Shared())
     yield
-    shared._shared.advisor().close()
+    shared._shared.advisor(may_be_away=False).close()
 
 
 def run_block(block: Block, names: dict[str, Any]) -> None:

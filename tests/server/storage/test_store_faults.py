@@ -57,7 +57,7 @@ def check_goes_on(store: SqlStore, start: int = 2) -> None:
 
 
 def test_a_crash_while_the_file_was_made(path: Path) -> None:
-    """A file that a crash left empty as it was made is made again; one that became empty later is an error."""
+    """A file that a crash left empty as it was made is made again; one that is emptied later is an error."""
     path.touch()
     path.with_name(f"{path.name}.making").touch()
     filled_store(path).close()
