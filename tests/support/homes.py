@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mlrs.local.place import Place
-from mlrs_server.system.data_folder import holder_of
+from mlrs_server.system.locks import LockedError, locked
 
 
 @dataclass
@@ -46,8 +46,15 @@ class Home:
 
     @property
     def holder(self) -> int | None:
-        """The id of the process that uses the data."""
-        return holder_of(self.place.data_dir)
+        """The id of the process that uses the data. To look takes the lock for a moment."""
+        file = self.place.data_dir / "daemon.lock"
+        if not file.exists():
+            return None
+        try:
+            with locked(file):
+                return None
+        except LockedError as error:
+            return int(error.holder) if error.holder.isdigit() else None
 
     def started(
         self, script: str, *arguments: str, stdin: bool = False, **changes: str

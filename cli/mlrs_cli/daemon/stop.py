@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 import struct
 import sys
 import time
+from collections.abc import Callable
 
 import click
 
@@ -34,7 +36,6 @@ def stop(timeout_s: float) -> None:
     from mlrs.errors import MlrsError
     from mlrs.local.place import local_place
     from mlrs.local.starting import running_at
-    from mlrs_server.system.data_folder import holder_of
 
     with reported(MlrsError):
         place = local_place()
@@ -44,13 +45,30 @@ def stop(timeout_s: float) -> None:
         return
     with reported(OSError):
         process = _listener_of(address.removeprefix(UNIX))
+        has_ended = _watched(process)
         os.kill(process, signal.SIGTERM)
     until = time.monotonic() + timeout_s
-    while running_at(place) == address or holder_of(place.data_dir) == process:
+    while not has_ended():
         if time.monotonic() >= until:
             raise click.ClickException(f"process {process} has not ended within {timeout_s:g} s: {address}")
         time.sleep(LOOK_EVERY_S)
     click.echo(f"stopped (process {process}); its data: {place.data_dir}")
+
+
+def _watched(process: int) -> Callable[[], bool]:
+    """Return a function that says whether a process that runs now has ended."""
+    if hasattr(os, "pidfd_open"):  # which also knows a process that has ended and was not waited for
+        descriptor = os.pidfd_open(process)
+        return lambda: bool(select.select([descriptor], [], [], 0)[0])
+
+    def has_ended() -> bool:
+        try:
+            os.kill(process, 0)
+        except ProcessLookupError:
+            return True
+        return False
+
+    return has_ended
 
 
 def _listener_of(path: str) -> int:

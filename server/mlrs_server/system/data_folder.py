@@ -57,18 +57,6 @@ def locked_folder(data_dir: Path) -> Iterator[None]:
         yield
 
 
-def holder_of(data_dir: Path) -> int | None:
-    """Return the id of the process that uses a data folder; `None`: none does."""
-    file = data_dir / LOCK_FILE
-    if not file.exists():
-        return None
-    try:
-        with locked(file):
-            return None
-    except LockedError as error:
-        return int(error.holder) if error.holder.isdigit() else None
-
-
 @contextmanager
 def address_file(data_dir: Path) -> Iterator[Callable[[str], object]]:
     """Yield a function that writes the daemon's address into the data folder; remove the file at the end."""

@@ -53,10 +53,10 @@ STARTED_AND_KILLED = """
 import os, signal, sys, time
 from mlrs.local import starting
 from mlrs.local.place import local_place
-from mlrs_server.system.data_folder import holder_of
 
 point, victim = sys.argv[1:]
 place, launch = local_place(), starting.launched
+lock = place.data_dir / "daemon.lock"
 
 def killed(process):
     os.kill(process.pid if victim == "daemon" else os.getpid(), signal.SIGKILL)
@@ -65,7 +65,7 @@ def launched(place):
     if point == "locked":
         os.kill(os.getpid(), signal.SIGKILL)
     process = launch(place)
-    while point == "holds" and holder_of(place.data_dir) is None:
+    while point == "holds" and not (lock.exists() and lock.read_text()):
         time.sleep(0.001)
     while point == "listens" and not place.socket.exists():
         time.sleep(0.001)
@@ -115,14 +115,13 @@ REVIVED = """
 import os, signal, sys, time
 import mlrs
 from mlrs.local.place import local_place
-from mlrs_server.system.data_folder import holder_of
 
 advisor = mlrs.connect(timeout_s=60.0)
 run = advisor.run("task", horizon=40, optimizer="sgd", memory=False, fallback="error")
 lrs = []
 for step in range(40):
     if sys.argv[1] == "killed" and step in (10, 30):
-        os.kill(holder_of(local_place().data_dir), signal.SIGKILL)
+        os.kill(int((local_place().data_dir / "daemon.lock").read_text()), signal.SIGKILL)
     lrs.append(run.next_lr(step, 2.0 / (1 + step)).hex())
 print(lrs)
 """
@@ -400,7 +399,6 @@ import logging, os, signal, sys
 import mlrs
 from mlrs.local import starting
 from mlrs.local.place import local_place
-from mlrs_server.system.data_folder import holder_of
 
 logging.basicConfig()
 starts, launch = [], starting.launched
@@ -408,7 +406,7 @@ run = mlrs.run("task", horizon=50, optimizer="sgd", timeout_s=60.0, memory=False
 run.next_lr(0, 1.0)
 sys.executable = sys.executable + "-missing"
 starting.launched = lambda place: (starts.append(place), launch(place))[1]
-os.kill(holder_of(local_place().data_dir), signal.SIGKILL)
+os.kill(int((local_place().data_dir / "daemon.lock").read_text()), signal.SIGKILL)
 for step in range(1, 50):
     run.next_lr(step, 1.0, timeout_s=0.1)
 print(len(starts))
