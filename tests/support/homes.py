@@ -94,12 +94,20 @@ class Home:
 
 @contextmanager
 def new_home() -> Iterator[Home]:
-    """Yield a user's surroundings, in a folder with a short name; their daemon is killed at the end."""
+    """Yield a user's surroundings, in a folder with a short name; their daemons are killed at the end."""
     folder = Path(tempfile.mkdtemp(prefix="mlrs-"))
     home = Home(folder)
     try:
         yield home
     finally:
-        if (folder / "state" / "mlrs").exists():
-            home.kill_daemon()
+        _kill_all(folder)  # also one whose starter was killed, and that does not listen yet
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _kill_all(folder: Path) -> None:
+    """Kill the daemons whose environment names a folder."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended, or is another user's
+            is_daemon = b"mlrs_cli" in (process / "cmdline").read_bytes()
+            if is_daemon and f"{folder}/state".encode() in (process / "environ").read_bytes():
+                os.kill(int(process.name), signal.SIGKILL)
