@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Protocol, Self, final
 
 from mlrs.errors import InvalidArgumentError
@@ -15,7 +16,47 @@ from mlrs.values import arguments as check
 from mlrs.values.checks import number, real, whole
 from mlrs.values.options import RunOptions, TaskOptions
 
-__all__ = ["RunOptions", "RunState", "TaskOptions", "TrialBatches", "TrialLoop", "number", "real", "whole"]
+__all__ = [
+    "OTHER",
+    "RunOptions",
+    "RunState",
+    "TaskOptions",
+    "TrialBatches",
+    "TrialLoop",
+    "adam_of",
+    "number",
+    "real",
+    "sgd_of",
+    "whole",
+]
+
+OTHER: Mapping[str, Any] = MappingProxyType({"optimizer": "other", "momentum": None})
+"""The `optimizer` and the `momentum` of a run whose optimizer is of another kind than `sgd_of` and `adam_of`."""
+
+
+def sgd_of(momentum: Any, *, nesterov: bool) -> dict[str, Any]:
+    """Return the `optimizer` and the `momentum` of a run's config for SGD, with or without momentum."""
+    checked = _momentum(momentum)
+    return {
+        "optimizer": "sgd" if checked == 0.0 else "nesterov" if nesterov else "momentum",
+        "momentum": checked,
+    }
+
+
+def adam_of(beta_1: Any, *, decoupled: bool) -> dict[str, Any]:
+    """Return the `optimizer` and the `momentum` of a run's config for Adam.
+
+    Args:
+        beta_1: its momentum, beta 1.
+        decoupled: whether its weight decay is, as AdamW's.
+    """
+    return {"optimizer": "adamw" if decoupled else "adam", "momentum": _momentum(beta_1)}
+
+
+def _momentum(value: Any) -> float | None:
+    """Return a momentum within the contract's range, [0, 1), else `None`."""
+    momentum = float(value)
+    return momentum if 0.0 <= momentum < 1.0 else None
 
 
 class TrialLoop(Protocol):

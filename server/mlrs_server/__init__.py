@@ -11,6 +11,6 @@ if sys.modules.keys().isdisjoint(("rich", "structlog")):
     # structlog imports rich where that is installed, for tracebacks with the values of variables, which the
     # daemon never logs. It takes a twentieth of the daemon's start.
     sys.modules["rich"] = None  # type: ignore[assignment]  # how Python is told that there is none
-    import structlog  # noqa: F401
+    import structlog  # noqa: F401  # so that it is imported without
 
     del sys.modules["rich"]

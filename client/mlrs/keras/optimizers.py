@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 
+from mlrs.adapters import OTHER, adam_of, sgd_of
 from mlrs.errors import InvalidArgumentError, UsageError
 
 
@@ -17,12 +18,10 @@ def describe(optimizer: Any) -> dict[str, Any]:
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)
     if isinstance(optimizer, keras.optimizers.Adam):
         is_decoupled = isinstance(optimizer, keras.optimizers.AdamW) or optimizer.weight_decay is not None
-        return {"optimizer": "adamw" if is_decoupled else "adam", "momentum": _momentum(optimizer.beta_1)}
+        return adam_of(optimizer.beta_1, decoupled=is_decoupled)
     if isinstance(optimizer, keras.optimizers.SGD):
-        momentum = _momentum(optimizer.momentum)
-        kind = "sgd" if momentum == 0.0 else "nesterov" if optimizer.nesterov else "momentum"
-        return {"optimizer": kind, "momentum": momentum}
-    return {"optimizer": "other", "momentum": None}
+        return sgd_of(optimizer.momentum, nesterov=optimizer.nesterov)
+    return dict(OTHER)
 
 
 def accumulation_of(optimizer: Any) -> int:
@@ -66,9 +65,3 @@ def _processes() -> int:
         is_shared = distributed.is_available() and distributed.is_initialized()
         return distributed.get_world_size() if is_shared else 1
     return 1
-
-
-def _momentum(value: Any) -> float | None:
-    """Return a momentum within the contract's range, [0, 1), else `None`."""
-    momentum = float(value)
-    return momentum if 0.0 <= momentum < 1.0 else None

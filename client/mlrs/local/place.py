@@ -99,7 +99,7 @@ def _runtime_folders() -> Iterator[Path]:
         yield Path(session)
     yield Path(tempfile.gettempdir())
     if Path("/tmp").is_dir():  # noqa: S108 # the folder is checked to be this user's
-        yield Path("/tmp")  # noqa: S108
+        yield Path("/tmp")  # noqa: S108 # as above
 
 
 def _closed_to_others(folder: Path) -> str:

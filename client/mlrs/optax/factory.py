@@ -9,6 +9,7 @@ from typing import Any
 
 import optax
 
+from mlrs.adapters import OTHER, adam_of, sgd_of
 from mlrs.errors import InvalidArgumentError
 from mlrs.optax.schedule import AdvisedLR
 
@@ -62,15 +63,10 @@ def described(optimizer: Callable[..., Any], arguments: Mapping[str, Any]) -> di
     while isinstance(factory, partial):
         factory = factory.func
     if factory is optax.sgd:
-        momentum = _momentum(values["momentum"] or 0.0)
-        kind = "sgd" if momentum == 0.0 else "nesterov" if values["nesterov"] else "momentum"
-        return {"optimizer": kind, "momentum": momentum}
+        return sgd_of(values["momentum"] or 0.0, nesterov=values["nesterov"])
     if factory in (optax.adam, optax.adamw):
-        return {
-            "optimizer": "adam" if factory is optax.adam else "adamw",
-            "momentum": _momentum(values["b1"]),
-        }
-    return {"optimizer": "other", "momentum": None}
+        return adam_of(values["b1"], decoupled=factory is optax.adamw)
+    return dict(OTHER)
 
 
 def _usual_rate(optimizer: str, momentum: float | None) -> float | None:
@@ -78,9 +74,3 @@ def _usual_rate(optimizer: str, momentum: float | None) -> float | None:
     if optimizer == "other":
         return None
     return 1e-3 if optimizer in {"adam", "adamw"} else 0.1 * (1.0 - (momentum or 0.0))
-
-
-def _momentum(value: Any) -> float | None:
-    """Return a momentum within the contract's range, [0, 1), else `None`."""
-    momentum = float(value)
-    return momentum if 0.0 <= momentum < 1.0 else None

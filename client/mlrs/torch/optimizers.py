@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
+from mlrs.adapters import OTHER, adam_of, sgd_of
 from mlrs.torch.hook import unwrapped
 
 
@@ -22,12 +23,10 @@ def describe(optimizer: Optimizer) -> dict[str, Any]:
     group = optimizer.param_groups[0]
     if isinstance(optimizer, (Adam, AdamW)):
         decoupled = isinstance(optimizer, AdamW) or group.get("decoupled_weight_decay", False)
-        return {"optimizer": "adamw" if decoupled else "adam", "momentum": _momentum(group["betas"][0])}
+        return adam_of(group["betas"][0], decoupled=decoupled)
     if isinstance(optimizer, SGD):
-        momentum = _momentum(group["momentum"])
-        kind = "sgd" if momentum == 0.0 else "nesterov" if group["nesterov"] else "momentum"
-        return {"optimizer": kind, "momentum": momentum}
-    return {"optimizer": "other", "momentum": None}
+        return sgd_of(group["momentum"], nesterov=group["nesterov"])
+    return dict(OTHER)
 
 
 def set_rates(optimizer: Optimizer, learning_rate: float, ratios: Sequence[float]) -> None:
@@ -37,9 +36,3 @@ def set_rates(optimizer: Optimizer, learning_rate: float, ratios: Sequence[float
             group["lr"].fill_(learning_rate * ratio)
         else:
             group["lr"] = learning_rate * ratio
-
-
-def _momentum(value: Any) -> float | None:
-    """Return a momentum within the contract's range, [0, 1), else `None`."""
-    momentum = float(value)
-    return momentum if 0.0 <= momentum < 1.0 else None
