@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 OTHER: Mapping[str, Any] = MappingProxyType({"optimizer": "other", "momentum": None})
-"""The `optimizer` and the `momentum` of a run whose optimizer is of another kind than `sgd_of` and `adam_of`."""
+"""The `optimizer` and the `momentum` of a run whose optimizer is of a kind without a name."""
 
 
 def sgd_of(momentum: Any, *, nesterov: bool) -> dict[str, Any]:
