@@ -61,9 +61,10 @@ def command() -> None:
     """An online learning-rate advisor.
 
     \b
-    Start the daemon:          mlrs serve
+    Use it in training:        three lines (README); your machine's daemon starts by itself
     Look at its runs:          mlrs runs list
-    Use it in training:        see `mlrs`; three lines
+    Stop it:                   mlrs stop
+    Start one for others:      mlrs serve
     """
 
 
