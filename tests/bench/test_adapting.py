@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+import pytest
 import torch
 
 import mlrs
@@ -43,6 +44,7 @@ def test_the_network_learns_at_updates_and_not_before(train_tiny: Train) -> None
     assert learning.held == 0
 
 
+@pytest.mark.slow
 def test_the_papers_network_begins_at_random_weights(train_tiny: Train, methods: dict[str, Method]) -> None:
     """It is another network than the one that was meta-trained, the same one in every training."""
     assert methods["paper-meta"].identity != methods["paper"].identity

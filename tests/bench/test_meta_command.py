@@ -26,6 +26,7 @@ def trained(folder: Path, methods: str) -> Path:
     return file
 
 
+@pytest.mark.slow
 def test_from_trainings_to_the_report(tmp_path: Path) -> None:
     """The report has the row, both methods, and how much longer it took; no training began ten times off."""
     file, report = trained(tmp_path, "mlr-snet,mlr-snet-meta"), tmp_path / "meta.md"

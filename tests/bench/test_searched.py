@@ -179,6 +179,7 @@ def test_a_search_that_was_not_made_is_no_result(watch_long: Watch, monkeypatch:
         watch_long(ADVISED)
 
 
+@pytest.mark.slow
 def test_a_table_follows_the_network_in_question(tmp_path: Path) -> None:
     """The daemon of a table has the network in question as its default if it may choose after a search."""
     network = write_network(tmp_path / "tail.safetensors", spec=TailSpec(hidden_size=4))

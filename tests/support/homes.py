@@ -109,5 +109,5 @@ def _kill_all(folder: Path) -> None:
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # it has ended, or is another user's
             is_daemon = b"mlrs_cli" in (process / "cmdline").read_bytes()
-            if is_daemon and f"{folder}/state".encode() in (process / "environ").read_bytes():
+            if is_daemon and f"TMPDIR={folder}/".encode() in (process / "environ").read_bytes():
                 os.kill(int(process.name), signal.SIGKILL)

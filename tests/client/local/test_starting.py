@@ -268,7 +268,7 @@ def test_a_daemon_that_cannot_be_reached_is_named(home: Home) -> None:
         assert training.stdout is not None
         assert training.stdout.readline() == "open\n"
         home.place.socket.unlink()
-        ran = home.ran("import mlrs.local.starting as s; s.TAKEN_S = 1.0\n" + ADVISED)
+        ran = home.ran("import mlrs.local.starting as s; s.TAKEN_S = 1.0\n" + ADDRESS)
         assert "cannot be reached, since its socket was removed" in ran.stderr
         assert f"(process {home.holder})" in ran.stderr
     finally:
@@ -277,9 +277,12 @@ def test_a_daemon_that_cannot_be_reached_is_named(home: Home) -> None:
 
 def test_a_full_disk_is_said(home: Home) -> None:
     """Where nothing can be written, the error says so; once there is space, a daemon starts."""
-    with small_disk(home.folder / "disk") as disk:
+    with small_disk(home.folder / "disk", "16m") as disk:
         with filled(disk):
-            ran = home.ran(ADVISED, XDG_STATE_HOME=str(disk))
+            ran = home.ran(ADDRESS, XDG_STATE_HOME=str(disk))
+        again = home.ran(ADVISED, XDG_STATE_HOME=str(disk))
+        assert again.returncode == 0, again.stderr
+        assert home.command("stop").returncode == 0
         assert ran.returncode == 1
         assert "no daemon could be started" in ran.stderr
         assert "No space left" in ran.stderr or "disk is full" in ran.stderr
@@ -380,7 +383,7 @@ def test_a_socket_of_something_else_is_not_taken_for_a_daemon(home: Home) -> Non
     with socket.socket(socket.AF_UNIX) as other:
         other.bind(str(place.socket))
         other.listen()
-        ran = home.ran("import mlrs.local.starting as s; s.ANSWER_S = 0.2\n" + ADVISED)
+        ran = home.ran("import mlrs.local.starting as s; s.ANSWER_S = 0.2\n" + ADDRESS)
         assert "another process listens on" in ran.stderr
 
 
