@@ -33,6 +33,7 @@ ADVISOR_RPCS = {
     "BatchOpenRuns": UNARY,
     "GetRun": UNARY,
     "ListRuns": UNARY,
+    "UpdateRun": UNARY,
     "FinishRun": UNARY,
     "BatchFinishRuns": UNARY,
     "DeleteRun": UNARY,
@@ -41,6 +42,9 @@ ADVISOR_RPCS = {
     "Advise": UNARY,
     "StreamAdvice": BOTH,
     "WatchRun": DOWN,
+    "SummarizeRecord": UNARY,
+    "SampleRecords": UNARY,
+    "ListRunEvents": UNARY,
     "Adapt": UNARY,
     "AdaptGradients": UP,
 }
@@ -54,7 +58,7 @@ MODEL_RPCS = {
     "ListAliasChanges": UNARY,
 }
 TASK_RPCS = {"ListTasks": UNARY, "GetTask": UNARY, "ForgetTask": UNARY}
-DAEMON_RPCS = {"GetDaemon": UNARY}
+DAEMON_RPCS = {"GetDaemon": UNARY, "GetDaemonStatus": UNARY}
 """The calls of the services."""
 
 SERVICERS = {

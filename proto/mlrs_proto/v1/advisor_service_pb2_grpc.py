@@ -64,6 +64,11 @@ class AdvisorServiceStub(object):
                 request_serializer=mlrs__proto_dot_v1_dot_run__pb2.FinishRunRequest.SerializeToString,
                 response_deserializer=mlrs__proto_dot_v1_dot_run__pb2.FinishRunResponse.FromString,
                 _registered_method=True)
+        self.UpdateRun = channel.unary_unary(
+                '/mlrs.v1.AdvisorService/UpdateRun',
+                request_serializer=mlrs__proto_dot_v1_dot_run__pb2.UpdateRunRequest.SerializeToString,
+                response_deserializer=mlrs__proto_dot_v1_dot_run__pb2.UpdateRunResponse.FromString,
+                _registered_method=True)
         self.BatchFinishRuns = channel.unary_unary(
                 '/mlrs.v1.AdvisorService/BatchFinishRuns',
                 request_serializer=mlrs__proto_dot_v1_dot_run__pb2.BatchFinishRunsRequest.SerializeToString,
@@ -98,6 +103,21 @@ class AdvisorServiceStub(object):
                 '/mlrs.v1.AdvisorService/WatchRun',
                 request_serializer=mlrs__proto_dot_v1_dot_record__pb2.WatchRunRequest.SerializeToString,
                 response_deserializer=mlrs__proto_dot_v1_dot_record__pb2.WatchRunResponse.FromString,
+                _registered_method=True)
+        self.SummarizeRecord = channel.unary_unary(
+                '/mlrs.v1.AdvisorService/SummarizeRecord',
+                request_serializer=mlrs__proto_dot_v1_dot_record__pb2.SummarizeRecordRequest.SerializeToString,
+                response_deserializer=mlrs__proto_dot_v1_dot_record__pb2.SummarizeRecordResponse.FromString,
+                _registered_method=True)
+        self.SampleRecords = channel.unary_unary(
+                '/mlrs.v1.AdvisorService/SampleRecords',
+                request_serializer=mlrs__proto_dot_v1_dot_record__pb2.SampleRecordsRequest.SerializeToString,
+                response_deserializer=mlrs__proto_dot_v1_dot_record__pb2.SampleRecordsResponse.FromString,
+                _registered_method=True)
+        self.ListRunEvents = channel.unary_unary(
+                '/mlrs.v1.AdvisorService/ListRunEvents',
+                request_serializer=mlrs__proto_dot_v1_dot_record__pb2.ListRunEventsRequest.SerializeToString,
+                response_deserializer=mlrs__proto_dot_v1_dot_record__pb2.ListRunEventsResponse.FromString,
                 _registered_method=True)
         self.Adapt = channel.unary_unary(
                 '/mlrs.v1.AdvisorService/Adapt',
@@ -153,6 +173,13 @@ class AdvisorServiceServicer(object):
     def FinishRun(self, request, context):
         """Marks a run as finished: it keeps its record and takes no more observations. Finishing twice
         is not an error.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateRun(self, request, context):
+        """Changes the tags and the note of a run. They do not influence advice. NOT_FOUND: no run has this id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -214,6 +241,29 @@ class AdvisorServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SummarizeRecord(self, request, context):
+        """Reads a part of a run's record in a bounded number of buckets, with the smallest, the greatest and the mean loss and
+        learning rate of each. It reads durable steps only. NOT_FOUND: no run has this id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SampleRecords(self, request, context):
+        """Reads a few steps of many runs. It reads durable steps only.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListRunEvents(self, request, context):
+        """Lists what happened to a run besides its observations: who opened it again, rewinds, fallbacks. NOT_FOUND: no run
+        has this id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Adapt(self, request, context):
         """Meta mode: makes one meta update of the network's weights from an alignment. A training loop that has a
         StreamAdvice sends its meta updates there, in order with its observations.
@@ -258,6 +308,11 @@ def add_AdvisorServiceServicer_to_server(servicer, server):
                     request_deserializer=mlrs__proto_dot_v1_dot_run__pb2.FinishRunRequest.FromString,
                     response_serializer=mlrs__proto_dot_v1_dot_run__pb2.FinishRunResponse.SerializeToString,
             ),
+            'UpdateRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateRun,
+                    request_deserializer=mlrs__proto_dot_v1_dot_run__pb2.UpdateRunRequest.FromString,
+                    response_serializer=mlrs__proto_dot_v1_dot_run__pb2.UpdateRunResponse.SerializeToString,
+            ),
             'BatchFinishRuns': grpc.unary_unary_rpc_method_handler(
                     servicer.BatchFinishRuns,
                     request_deserializer=mlrs__proto_dot_v1_dot_run__pb2.BatchFinishRunsRequest.FromString,
@@ -292,6 +347,21 @@ def add_AdvisorServiceServicer_to_server(servicer, server):
                     servicer.WatchRun,
                     request_deserializer=mlrs__proto_dot_v1_dot_record__pb2.WatchRunRequest.FromString,
                     response_serializer=mlrs__proto_dot_v1_dot_record__pb2.WatchRunResponse.SerializeToString,
+            ),
+            'SummarizeRecord': grpc.unary_unary_rpc_method_handler(
+                    servicer.SummarizeRecord,
+                    request_deserializer=mlrs__proto_dot_v1_dot_record__pb2.SummarizeRecordRequest.FromString,
+                    response_serializer=mlrs__proto_dot_v1_dot_record__pb2.SummarizeRecordResponse.SerializeToString,
+            ),
+            'SampleRecords': grpc.unary_unary_rpc_method_handler(
+                    servicer.SampleRecords,
+                    request_deserializer=mlrs__proto_dot_v1_dot_record__pb2.SampleRecordsRequest.FromString,
+                    response_serializer=mlrs__proto_dot_v1_dot_record__pb2.SampleRecordsResponse.SerializeToString,
+            ),
+            'ListRunEvents': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRunEvents,
+                    request_deserializer=mlrs__proto_dot_v1_dot_record__pb2.ListRunEventsRequest.FromString,
+                    response_serializer=mlrs__proto_dot_v1_dot_record__pb2.ListRunEventsResponse.SerializeToString,
             ),
             'Adapt': grpc.unary_unary_rpc_method_handler(
                     servicer.Adapt,
@@ -440,6 +510,33 @@ class AdvisorService(object):
             '/mlrs.v1.AdvisorService/FinishRun',
             mlrs__proto_dot_v1_dot_run__pb2.FinishRunRequest.SerializeToString,
             mlrs__proto_dot_v1_dot_run__pb2.FinishRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mlrs.v1.AdvisorService/UpdateRun',
+            mlrs__proto_dot_v1_dot_run__pb2.UpdateRunRequest.SerializeToString,
+            mlrs__proto_dot_v1_dot_run__pb2.UpdateRunResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -629,6 +726,87 @@ class AdvisorService(object):
             '/mlrs.v1.AdvisorService/WatchRun',
             mlrs__proto_dot_v1_dot_record__pb2.WatchRunRequest.SerializeToString,
             mlrs__proto_dot_v1_dot_record__pb2.WatchRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SummarizeRecord(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mlrs.v1.AdvisorService/SummarizeRecord',
+            mlrs__proto_dot_v1_dot_record__pb2.SummarizeRecordRequest.SerializeToString,
+            mlrs__proto_dot_v1_dot_record__pb2.SummarizeRecordResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SampleRecords(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mlrs.v1.AdvisorService/SampleRecords',
+            mlrs__proto_dot_v1_dot_record__pb2.SampleRecordsRequest.SerializeToString,
+            mlrs__proto_dot_v1_dot_record__pb2.SampleRecordsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRunEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mlrs.v1.AdvisorService/ListRunEvents',
+            mlrs__proto_dot_v1_dot_record__pb2.ListRunEventsRequest.SerializeToString,
+            mlrs__proto_dot_v1_dot_record__pb2.ListRunEventsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -92,6 +92,12 @@ class AdvisorServiceStub:
     is not an error.
     """
 
+    UpdateRun: grpc.UnaryUnaryMultiCallable[
+        mlrs_proto.v1.run_pb2.UpdateRunRequest,
+        mlrs_proto.v1.run_pb2.UpdateRunResponse,
+    ]
+    """Changes the tags and the note of a run. They do not influence advice. NOT_FOUND: no run has this id."""
+
     BatchFinishRuns: grpc.UnaryUnaryMultiCallable[
         mlrs_proto.v1.run_pb2.BatchFinishRunsRequest,
         mlrs_proto.v1.run_pb2.BatchFinishRunsResponse,
@@ -143,6 +149,28 @@ class AdvisorServiceStub:
     """Streams the record of a run from a step on: its losses and learning rates. With `follow` the stream
     continues with the run and ends when the run is finished; without, it ends at the newest step.
     A follower gets durable steps only, so it is behind the run by the daemon's flush interval.
+    """
+
+    SummarizeRecord: grpc.UnaryUnaryMultiCallable[
+        mlrs_proto.v1.record_pb2.SummarizeRecordRequest,
+        mlrs_proto.v1.record_pb2.SummarizeRecordResponse,
+    ]
+    """Reads a part of a run's record in a bounded number of buckets, with the smallest, the greatest and the mean loss and
+    learning rate of each. It reads durable steps only. NOT_FOUND: no run has this id.
+    """
+
+    SampleRecords: grpc.UnaryUnaryMultiCallable[
+        mlrs_proto.v1.record_pb2.SampleRecordsRequest,
+        mlrs_proto.v1.record_pb2.SampleRecordsResponse,
+    ]
+    """Reads a few steps of many runs. It reads durable steps only."""
+
+    ListRunEvents: grpc.UnaryUnaryMultiCallable[
+        mlrs_proto.v1.record_pb2.ListRunEventsRequest,
+        mlrs_proto.v1.record_pb2.ListRunEventsResponse,
+    ]
+    """Lists what happened to a run besides its observations: who opened it again, rewinds, fallbacks. NOT_FOUND: no run
+    has this id.
     """
 
     Adapt: grpc.UnaryUnaryMultiCallable[
@@ -205,6 +233,12 @@ class AdvisorServiceAsyncStub:
     is not an error.
     """
 
+    UpdateRun: grpc.aio.UnaryUnaryMultiCallable[
+        mlrs_proto.v1.run_pb2.UpdateRunRequest,
+        mlrs_proto.v1.run_pb2.UpdateRunResponse,
+    ]
+    """Changes the tags and the note of a run. They do not influence advice. NOT_FOUND: no run has this id."""
+
     BatchFinishRuns: grpc.aio.UnaryUnaryMultiCallable[
         mlrs_proto.v1.run_pb2.BatchFinishRunsRequest,
         mlrs_proto.v1.run_pb2.BatchFinishRunsResponse,
@@ -256,6 +290,28 @@ class AdvisorServiceAsyncStub:
     """Streams the record of a run from a step on: its losses and learning rates. With `follow` the stream
     continues with the run and ends when the run is finished; without, it ends at the newest step.
     A follower gets durable steps only, so it is behind the run by the daemon's flush interval.
+    """
+
+    SummarizeRecord: grpc.aio.UnaryUnaryMultiCallable[
+        mlrs_proto.v1.record_pb2.SummarizeRecordRequest,
+        mlrs_proto.v1.record_pb2.SummarizeRecordResponse,
+    ]
+    """Reads a part of a run's record in a bounded number of buckets, with the smallest, the greatest and the mean loss and
+    learning rate of each. It reads durable steps only. NOT_FOUND: no run has this id.
+    """
+
+    SampleRecords: grpc.aio.UnaryUnaryMultiCallable[
+        mlrs_proto.v1.record_pb2.SampleRecordsRequest,
+        mlrs_proto.v1.record_pb2.SampleRecordsResponse,
+    ]
+    """Reads a few steps of many runs. It reads durable steps only."""
+
+    ListRunEvents: grpc.aio.UnaryUnaryMultiCallable[
+        mlrs_proto.v1.record_pb2.ListRunEventsRequest,
+        mlrs_proto.v1.record_pb2.ListRunEventsResponse,
+    ]
+    """Lists what happened to a run besides its observations: who opened it again, rewinds, fallbacks. NOT_FOUND: no run
+    has this id.
     """
 
     Adapt: grpc.aio.UnaryUnaryMultiCallable[
@@ -329,6 +385,14 @@ class AdvisorServiceServicer(metaclass=abc.ABCMeta):
         """
 
     @abc.abstractmethod
+    def UpdateRun(
+        self,
+        request: mlrs_proto.v1.run_pb2.UpdateRunRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[mlrs_proto.v1.run_pb2.UpdateRunResponse, collections.abc.Awaitable[mlrs_proto.v1.run_pb2.UpdateRunResponse]]:
+        """Changes the tags and the note of a run. They do not influence advice. NOT_FOUND: no run has this id."""
+
+    @abc.abstractmethod
     def BatchFinishRuns(
         self,
         request: mlrs_proto.v1.run_pb2.BatchFinishRunsRequest,
@@ -393,6 +457,34 @@ class AdvisorServiceServicer(metaclass=abc.ABCMeta):
         """Streams the record of a run from a step on: its losses and learning rates. With `follow` the stream
         continues with the run and ends when the run is finished; without, it ends at the newest step.
         A follower gets durable steps only, so it is behind the run by the daemon's flush interval.
+        """
+
+    @abc.abstractmethod
+    def SummarizeRecord(
+        self,
+        request: mlrs_proto.v1.record_pb2.SummarizeRecordRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[mlrs_proto.v1.record_pb2.SummarizeRecordResponse, collections.abc.Awaitable[mlrs_proto.v1.record_pb2.SummarizeRecordResponse]]:
+        """Reads a part of a run's record in a bounded number of buckets, with the smallest, the greatest and the mean loss and
+        learning rate of each. It reads durable steps only. NOT_FOUND: no run has this id.
+        """
+
+    @abc.abstractmethod
+    def SampleRecords(
+        self,
+        request: mlrs_proto.v1.record_pb2.SampleRecordsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[mlrs_proto.v1.record_pb2.SampleRecordsResponse, collections.abc.Awaitable[mlrs_proto.v1.record_pb2.SampleRecordsResponse]]:
+        """Reads a few steps of many runs. It reads durable steps only."""
+
+    @abc.abstractmethod
+    def ListRunEvents(
+        self,
+        request: mlrs_proto.v1.record_pb2.ListRunEventsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[mlrs_proto.v1.record_pb2.ListRunEventsResponse, collections.abc.Awaitable[mlrs_proto.v1.record_pb2.ListRunEventsResponse]]:
+        """Lists what happened to a run besides its observations: who opened it again, rewinds, fallbacks. NOT_FOUND: no run
+        has this id.
         """
 
     @abc.abstractmethod

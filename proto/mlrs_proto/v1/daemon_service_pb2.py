@@ -26,7 +26,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"mlrs_proto/v1/daemon_service.proto\x12\x07mlrs.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x12\n\x10GetDaemonRequest\"\xa1\x01\n\x11GetDaemonResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x37\n\x0f\x65xit_after_idle\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationH\x00\x88\x01\x01\x42\x12\n\x10_exit_after_idle2S\n\rDaemonService\x12\x42\n\tGetDaemon\x12\x19.mlrs.v1.GetDaemonRequest\x1a\x1a.mlrs.v1.GetDaemonResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"mlrs_proto/v1/daemon_service.proto\x12\x07mlrs.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x12\n\x10GetDaemonRequest\"\xa1\x01\n\x11GetDaemonResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x37\n\x0f\x65xit_after_idle\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationH\x00\x88\x01\x01\x42\x12\n\x10_exit_after_idle\"\x18\n\x16GetDaemonStatusRequest\"\x8e\x03\n\x17GetDaemonStatusResponse\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tlive_runs\x18\x02 \x01(\x04\x12\x0f\n\x07streams\x18\x03 \x01(\x04\x12\x11\n\tfollowers\x18\x04 \x01(\x04\x12%\n\x07\x61nswers\x18\x05 \x03(\x0b\x32\x14.mlrs.v1.ReasonCount\x12&\n\x08refusals\x18\x06 \x03(\x0b\x32\x14.mlrs.v1.ReasonCount\x12*\n\x07latency\x18\x07 \x01(\x0b\x32\x19.mlrs.v1.LatencyHistogram\x12\x18\n\x10pending_barriers\x18\x08 \x01(\x04\x12\x15\n\rranks_waiting\x18\t \x01(\x04\x12\x1d\n\x15resident_memory_bytes\x18\n \x01(\x04\x12#\n\x05store\x18\x0b \x01(\x0b\x32\x14.mlrs.v1.StoreStatus\x12\"\n\x08replicas\x18\x0c \x03(\x0b\x32\x10.mlrs.v1.Replica\",\n\x0bReasonCount\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\x04\":\n\x10LatencyHistogram\x12\x16\n\x0eupper_bounds_s\x18\x01 \x03(\x01\x12\x0e\n\x06\x63ounts\x18\x02 \x03(\x04\"\xce\x01\n\x0bStoreStatus\x12\x0e\n\x06\x65ngine\x18\x01 \x01(\t\x12\r\n\x05works\x18\x02 \x01(\x08\x12\x18\n\x10unstored_answers\x18\x03 \x01(\x04\x12.\n\x0bsince_flush\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0f\n\x07\x66lushes\x18\x05 \x01(\x04\x12-\n\nflush_time\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x16\n\x0e\x66lush_failures\x18\x07 \x01(\x04\"\x87\x01\n\x07Replica\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x11\n\tanswering\x18\x02 \x01(\x08\x12\x0e\n\x06shards\x18\x03 \x01(\r\x12\x17\n\x0funfinished_runs\x18\x04 \x01(\x04\x12/\n\x0blease_until\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp2\xa9\x01\n\rDaemonService\x12\x42\n\tGetDaemon\x12\x19.mlrs.v1.GetDaemonRequest\x1a\x1a.mlrs.v1.GetDaemonResponse\x12T\n\x0fGetDaemonStatus\x12\x1f.mlrs.v1.GetDaemonStatusRequest\x1a .mlrs.v1.GetDaemonStatusResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,6 +37,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETDAEMONREQUEST']._serialized_end=130
   _globals['_GETDAEMONRESPONSE']._serialized_start=133
   _globals['_GETDAEMONRESPONSE']._serialized_end=294
-  _globals['_DAEMONSERVICE']._serialized_start=296
-  _globals['_DAEMONSERVICE']._serialized_end=379
+  _globals['_GETDAEMONSTATUSREQUEST']._serialized_start=296
+  _globals['_GETDAEMONSTATUSREQUEST']._serialized_end=320
+  _globals['_GETDAEMONSTATUSRESPONSE']._serialized_start=323
+  _globals['_GETDAEMONSTATUSRESPONSE']._serialized_end=721
+  _globals['_REASONCOUNT']._serialized_start=723
+  _globals['_REASONCOUNT']._serialized_end=767
+  _globals['_LATENCYHISTOGRAM']._serialized_start=769
+  _globals['_LATENCYHISTOGRAM']._serialized_end=827
+  _globals['_STORESTATUS']._serialized_start=830
+  _globals['_STORESTATUS']._serialized_end=1036
+  _globals['_REPLICA']._serialized_start=1039
+  _globals['_REPLICA']._serialized_end=1174
+  _globals['_DAEMONSERVICE']._serialized_start=1177
+  _globals['_DAEMONSERVICE']._serialized_end=1346
 # @@protoc_insertion_point(module_scope)

@@ -4,8 +4,10 @@ isort:skip_file
 The daemon itself."""
 
 import builtins
+import collections.abc
 import google.protobuf.descriptor
 import google.protobuf.duration_pb2
+import google.protobuf.internal.containers
 import google.protobuf.message
 import google.protobuf.timestamp_pb2
 import typing
@@ -55,3 +57,224 @@ class GetDaemonResponse(google.protobuf.message.Message):
     def WhichOneof(self, oneof_group: typing.Literal["_exit_after_idle", b"_exit_after_idle"]) -> typing.Literal["exit_after_idle"] | None: ...
 
 global___GetDaemonResponse = GetDaemonResponse
+
+@typing.final
+class GetDaemonStatusRequest(google.protobuf.message.Message):
+    """Reads how the daemon is."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+global___GetDaemonStatusRequest = GetDaemonStatusRequest
+
+@typing.final
+class GetDaemonStatusResponse(google.protobuf.message.Message):
+    """How the daemon is. Counts are of this daemon, since it began to serve, over all tenants."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TIME_FIELD_NUMBER: builtins.int
+    LIVE_RUNS_FIELD_NUMBER: builtins.int
+    STREAMS_FIELD_NUMBER: builtins.int
+    FOLLOWERS_FIELD_NUMBER: builtins.int
+    ANSWERS_FIELD_NUMBER: builtins.int
+    REFUSALS_FIELD_NUMBER: builtins.int
+    LATENCY_FIELD_NUMBER: builtins.int
+    PENDING_BARRIERS_FIELD_NUMBER: builtins.int
+    RANKS_WAITING_FIELD_NUMBER: builtins.int
+    RESIDENT_MEMORY_BYTES_FIELD_NUMBER: builtins.int
+    STORE_FIELD_NUMBER: builtins.int
+    REPLICAS_FIELD_NUMBER: builtins.int
+    live_runs: builtins.int
+    """The runs in its memory."""
+    streams: builtins.int
+    """The open StreamAdvice calls."""
+    followers: builtins.int
+    """The open WatchRun calls."""
+    pending_barriers: builtins.int
+    """Steps that some ranks have reported, and not enough of them."""
+    ranks_waiting: builtins.int
+    """Ranks that wait at these for the others."""
+    resident_memory_bytes: builtins.int
+    """The memory of the process."""
+    @property
+    def time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """The time of the daemon's clock."""
+
+    @property
+    def answers(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___ReasonCount]:
+        """Answers to observations, by reason, such as `fresh`."""
+
+    @property
+    def refusals(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___ReasonCount]:
+        """Calls and entries that failed, by reason, such as `run_not_found`; `internal` is a defect."""
+
+    @property
+    def latency(self) -> global___LatencyHistogram:
+        """How long messages of observations took, from their arrival to their answer."""
+
+    @property
+    def store(self) -> global___StoreStatus:
+        """The state of its store."""
+
+    @property
+    def replicas(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Replica]:
+        """The replicas over the same store, by address; the daemon alone where it does not share its store."""
+
+    def __init__(
+        self,
+        *,
+        time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        live_runs: builtins.int = ...,
+        streams: builtins.int = ...,
+        followers: builtins.int = ...,
+        answers: collections.abc.Iterable[global___ReasonCount] | None = ...,
+        refusals: collections.abc.Iterable[global___ReasonCount] | None = ...,
+        latency: global___LatencyHistogram | None = ...,
+        pending_barriers: builtins.int = ...,
+        ranks_waiting: builtins.int = ...,
+        resident_memory_bytes: builtins.int = ...,
+        store: global___StoreStatus | None = ...,
+        replicas: collections.abc.Iterable[global___Replica] | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["latency", b"latency", "store", b"store", "time", b"time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["answers", b"answers", "followers", b"followers", "latency", b"latency", "live_runs", b"live_runs", "pending_barriers", b"pending_barriers", "ranks_waiting", b"ranks_waiting", "refusals", b"refusals", "replicas", b"replicas", "resident_memory_bytes", b"resident_memory_bytes", "store", b"store", "streams", b"streams", "time", b"time"]) -> None: ...
+
+global___GetDaemonStatusResponse = GetDaemonStatusResponse
+
+@typing.final
+class ReasonCount(google.protobuf.message.Message):
+    """A count."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: builtins.int
+    COUNT_FIELD_NUMBER: builtins.int
+    reason: builtins.str
+    """What is counted."""
+    count: builtins.int
+    """How many there were."""
+    def __init__(
+        self,
+        *,
+        reason: builtins.str = ...,
+        count: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["count", b"count", "reason", b"reason"]) -> None: ...
+
+global___ReasonCount = ReasonCount
+
+@typing.final
+class LatencyHistogram(google.protobuf.message.Message):
+    """How long things took."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    UPPER_BOUNDS_S_FIELD_NUMBER: builtins.int
+    COUNTS_FIELD_NUMBER: builtins.int
+    @property
+    def upper_bounds_s(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
+        """The upper bounds of the buckets, in seconds, ascending."""
+
+    @property
+    def counts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """How many took at most as long as the bound of the bucket, and longer than the one before. The last of them, one
+        more than there are bounds: how many took longer than every bound.
+        """
+
+    def __init__(
+        self,
+        *,
+        upper_bounds_s: collections.abc.Iterable[builtins.float] | None = ...,
+        counts: collections.abc.Iterable[builtins.int] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["counts", b"counts", "upper_bounds_s", b"upper_bounds_s"]) -> None: ...
+
+global___LatencyHistogram = LatencyHistogram
+
+@typing.final
+class StoreStatus(google.protobuf.message.Message):
+    """The state of a daemon's store."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ENGINE_FIELD_NUMBER: builtins.int
+    WORKS_FIELD_NUMBER: builtins.int
+    UNSTORED_ANSWERS_FIELD_NUMBER: builtins.int
+    SINCE_FLUSH_FIELD_NUMBER: builtins.int
+    FLUSHES_FIELD_NUMBER: builtins.int
+    FLUSH_TIME_FIELD_NUMBER: builtins.int
+    FLUSH_FAILURES_FIELD_NUMBER: builtins.int
+    engine: builtins.str
+    """`sqlite` or `postgresql`."""
+    works: builtins.bool
+    """Whether it works: neither flushes nor renewals of the lease fail."""
+    unstored_answers: builtins.int
+    """Answers that are not stored yet."""
+    flushes: builtins.int
+    """Flushes that stored something."""
+    flush_failures: builtins.int
+    """Flushes that failed."""
+    @property
+    def since_flush(self) -> google.protobuf.duration_pb2.Duration:
+        """How long ago the last flush stored something. Unset: none has."""
+
+    @property
+    def flush_time(self) -> google.protobuf.duration_pb2.Duration:
+        """How long these took together."""
+
+    def __init__(
+        self,
+        *,
+        engine: builtins.str = ...,
+        works: builtins.bool = ...,
+        unstored_answers: builtins.int = ...,
+        since_flush: google.protobuf.duration_pb2.Duration | None = ...,
+        flushes: builtins.int = ...,
+        flush_time: google.protobuf.duration_pb2.Duration | None = ...,
+        flush_failures: builtins.int = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["flush_time", b"flush_time", "since_flush", b"since_flush"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["engine", b"engine", "flush_failures", b"flush_failures", "flush_time", b"flush_time", "flushes", b"flushes", "since_flush", b"since_flush", "unstored_answers", b"unstored_answers", "works", b"works"]) -> None: ...
+
+global___StoreStatus = StoreStatus
+
+@typing.final
+class Replica(google.protobuf.message.Message):
+    """A daemon over a store."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ADDRESS_FIELD_NUMBER: builtins.int
+    ANSWERING_FIELD_NUMBER: builtins.int
+    SHARDS_FIELD_NUMBER: builtins.int
+    UNFINISHED_RUNS_FIELD_NUMBER: builtins.int
+    LEASE_UNTIL_FIELD_NUMBER: builtins.int
+    address: builtins.str
+    """Where clients reach it."""
+    answering: builtins.bool
+    """Whether it is the one that answers."""
+    shards: builtins.int
+    """How many of the 256 shards of runs it owns."""
+    unfinished_runs: builtins.int
+    """The caller's runs in these shards that are not finished."""
+    @property
+    def lease_until(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """Until when its lease holds. Unset: it does not share its store."""
+
+    def __init__(
+        self,
+        *,
+        address: builtins.str = ...,
+        answering: builtins.bool = ...,
+        shards: builtins.int = ...,
+        unfinished_runs: builtins.int = ...,
+        lease_until: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["lease_until", b"lease_until"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["address", b"address", "answering", b"answering", "lease_until", b"lease_until", "shards", b"shards", "unfinished_runs", b"unfinished_runs"]) -> None: ...
+
+global___Replica = Replica

@@ -40,6 +40,11 @@ class DaemonServiceStub(object):
                 request_serializer=mlrs__proto_dot_v1_dot_daemon__service__pb2.GetDaemonRequest.SerializeToString,
                 response_deserializer=mlrs__proto_dot_v1_dot_daemon__service__pb2.GetDaemonResponse.FromString,
                 _registered_method=True)
+        self.GetDaemonStatus = channel.unary_unary(
+                '/mlrs.v1.DaemonService/GetDaemonStatus',
+                request_serializer=mlrs__proto_dot_v1_dot_daemon__service__pb2.GetDaemonStatusRequest.SerializeToString,
+                response_deserializer=mlrs__proto_dot_v1_dot_daemon__service__pb2.GetDaemonStatusResponse.FromString,
+                _registered_method=True)
 
 
 class DaemonServiceServicer(object):
@@ -53,6 +58,13 @@ class DaemonServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetDaemonStatus(self, request, context):
+        """Reads how the daemon is: its load, its store, and the replicas beside it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_DaemonServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -60,6 +72,11 @@ def add_DaemonServiceServicer_to_server(servicer, server):
                     servicer.GetDaemon,
                     request_deserializer=mlrs__proto_dot_v1_dot_daemon__service__pb2.GetDaemonRequest.FromString,
                     response_serializer=mlrs__proto_dot_v1_dot_daemon__service__pb2.GetDaemonResponse.SerializeToString,
+            ),
+            'GetDaemonStatus': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetDaemonStatus,
+                    request_deserializer=mlrs__proto_dot_v1_dot_daemon__service__pb2.GetDaemonStatusRequest.FromString,
+                    response_serializer=mlrs__proto_dot_v1_dot_daemon__service__pb2.GetDaemonStatusResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -90,6 +107,33 @@ class DaemonService(object):
             '/mlrs.v1.DaemonService/GetDaemon',
             mlrs__proto_dot_v1_dot_daemon__service__pb2.GetDaemonRequest.SerializeToString,
             mlrs__proto_dot_v1_dot_daemon__service__pb2.GetDaemonResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetDaemonStatus(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mlrs.v1.DaemonService/GetDaemonStatus',
+            mlrs__proto_dot_v1_dot_daemon__service__pb2.GetDaemonStatusRequest.SerializeToString,
+            mlrs__proto_dot_v1_dot_daemon__service__pb2.GetDaemonStatusResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,6 +27,12 @@ class DaemonServiceStub:
     ]
     """Reads what the daemon is. A daemon that began before this call was added answers UNIMPLEMENTED."""
 
+    GetDaemonStatus: grpc.UnaryUnaryMultiCallable[
+        mlrs_proto.v1.daemon_service_pb2.GetDaemonStatusRequest,
+        mlrs_proto.v1.daemon_service_pb2.GetDaemonStatusResponse,
+    ]
+    """Reads how the daemon is: its load, its store, and the replicas beside it."""
+
 class DaemonServiceAsyncStub:
     """Says which daemon answers at an address."""
 
@@ -35,6 +41,12 @@ class DaemonServiceAsyncStub:
         mlrs_proto.v1.daemon_service_pb2.GetDaemonResponse,
     ]
     """Reads what the daemon is. A daemon that began before this call was added answers UNIMPLEMENTED."""
+
+    GetDaemonStatus: grpc.aio.UnaryUnaryMultiCallable[
+        mlrs_proto.v1.daemon_service_pb2.GetDaemonStatusRequest,
+        mlrs_proto.v1.daemon_service_pb2.GetDaemonStatusResponse,
+    ]
+    """Reads how the daemon is: its load, its store, and the replicas beside it."""
 
 class DaemonServiceServicer(metaclass=abc.ABCMeta):
     """Says which daemon answers at an address."""
@@ -46,5 +58,13 @@ class DaemonServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[mlrs_proto.v1.daemon_service_pb2.GetDaemonResponse, collections.abc.Awaitable[mlrs_proto.v1.daemon_service_pb2.GetDaemonResponse]]:
         """Reads what the daemon is. A daemon that began before this call was added answers UNIMPLEMENTED."""
+
+    @abc.abstractmethod
+    def GetDaemonStatus(
+        self,
+        request: mlrs_proto.v1.daemon_service_pb2.GetDaemonStatusRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[mlrs_proto.v1.daemon_service_pb2.GetDaemonStatusResponse, collections.abc.Awaitable[mlrs_proto.v1.daemon_service_pb2.GetDaemonStatusResponse]]:
+        """Reads how the daemon is: its load, its store, and the replicas beside it."""
 
 def add_DaemonServiceServicer_to_server(servicer: DaemonServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -22,20 +22,39 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from mlrs_proto.v1 import advice_pb2 as mlrs__proto_dot_v1_dot_advice__pb2
 from mlrs_proto.v1 import meta_pb2 as mlrs__proto_dot_v1_dot_meta__pb2
 from mlrs_proto.v1 import run_pb2 as mlrs__proto_dot_v1_dot_run__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1amlrs_proto/v1/record.proto\x12\x07mlrs.v1\x1a\x1amlrs_proto/v1/advice.proto\x1a\x18mlrs_proto/v1/meta.proto\x1a\x17mlrs_proto/v1/run.proto\"D\n\x0fWatchRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x11\n\tfrom_step\x18\x02 \x01(\x04\x12\x0e\n\x06\x66ollow\x18\x03 \x01(\x08\"\xb5\x02\n\x10WatchRunResponse\x12\x19\n\x03run\x18\x01 \x01(\x0b\x32\x0c.mlrs.v1.Run\x12\x12\n\nfirst_step\x18\x02 \x01(\x04\x12\x0e\n\x06losses\x18\x03 \x03(\x01\x12\x16\n\x0elearning_rates\x18\x04 \x03(\x01\x12&\n\x07reasons\x18\x05 \x03(\x0e\x32\x15.mlrs.v1.AdviceReason\x12$\n\x07updates\x18\x06 \x03(\x0b\x32\x13.mlrs.v1.MetaRecord\x12\'\n\x07signals\x18\x07 \x01(\x0b\x32\x16.mlrs.v1.SignalColumns\x12/\n\x0bvalidations\x18\x08 \x01(\x0b\x32\x1a.mlrs.v1.ValidationColumns\x12\x10\n\x08restores\x18\x10 \x03(\r\x12\x10\n\x08restored\x18\x11 \x03(\rb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1amlrs_proto/v1/record.proto\x12\x07mlrs.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1amlrs_proto/v1/advice.proto\x1a\x18mlrs_proto/v1/meta.proto\x1a\x17mlrs_proto/v1/run.proto\"D\n\x0fWatchRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x11\n\tfrom_step\x18\x02 \x01(\x04\x12\x0e\n\x06\x66ollow\x18\x03 \x01(\x08\"\xb5\x02\n\x10WatchRunResponse\x12\x19\n\x03run\x18\x01 \x01(\x0b\x32\x0c.mlrs.v1.Run\x12\x12\n\nfirst_step\x18\x02 \x01(\x04\x12\x0e\n\x06losses\x18\x03 \x03(\x01\x12\x16\n\x0elearning_rates\x18\x04 \x03(\x01\x12&\n\x07reasons\x18\x05 \x03(\x0e\x32\x15.mlrs.v1.AdviceReason\x12$\n\x07updates\x18\x06 \x03(\x0b\x32\x13.mlrs.v1.MetaRecord\x12\'\n\x07signals\x18\x07 \x01(\x0b\x32\x16.mlrs.v1.SignalColumns\x12/\n\x0bvalidations\x18\x08 \x01(\x0b\x32\x1a.mlrs.v1.ValidationColumns\x12\x10\n\x08restores\x18\x10 \x03(\r\x12\x10\n\x08restored\x18\x11 \x03(\r\"\x86\x01\n\x16SummarizeRecordRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x11\n\tfrom_step\x18\x02 \x01(\x04\x12\x14\n\x07to_step\x18\x03 \x01(\x04H\x00\x88\x01\x01\x12\x13\n\x0bmax_buckets\x18\x04 \x01(\r\x12\x12\n\npage_token\x18\x05 \x01(\tB\n\n\x08_to_step\"\xe3\x03\n\x17SummarizeRecordResponse\x12\x19\n\x03run\x18\x01 \x01(\x0b\x32\x0c.mlrs.v1.Run\x12\x12\n\nfirst_step\x18\x02 \x01(\x04\x12\x18\n\x10steps_per_bucket\x18\x03 \x01(\x04\x12\x10\n\x08\x65nd_step\x18\x04 \x01(\x04\x12\x12\n\nmin_losses\x18\x05 \x03(\x01\x12\x12\n\nmax_losses\x18\x06 \x03(\x01\x12\x13\n\x0bmean_losses\x18\x07 \x03(\x01\x12\x1a\n\x12min_learning_rates\x18\x08 \x03(\x01\x12\x1a\n\x12max_learning_rates\x18\t \x03(\x01\x12\x1b\n\x13mean_learning_rates\x18\n \x03(\x01\x12\x0c\n\x04held\x18\x0b \x03(\r\x12\'\n\x07signals\x18\x0c \x01(\x0b\x32\x16.mlrs.v1.SignalColumns\x12/\n\x0bvalidations\x18\r \x01(\x0b\x32\x1a.mlrs.v1.ValidationColumns\x12$\n\x07updates\x18\x0e \x03(\x0b\x32\x13.mlrs.v1.MetaRecord\x12\x10\n\x08restores\x18\x0f \x03(\x04\x12\x10\n\x08restored\x18\x10 \x03(\x04\x12\x10\n\x08has_more\x18\x11 \x01(\x08\x12\x17\n\x0fnext_page_token\x18\x12 \x01(\t\"8\n\x14SampleRecordsRequest\x12\x0f\n\x07run_ids\x18\x01 \x03(\t\x12\x0f\n\x07samples\x18\x02 \x01(\r\"U\n\x0cRecordSample\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\r\n\x05steps\x18\x02 \x03(\x04\x12\x0e\n\x06losses\x18\x03 \x03(\x01\x12\x16\n\x0elearning_rates\x18\x04 \x03(\x01\"?\n\x15SampleRecordsResponse\x12&\n\x07samples\x18\x01 \x03(\x0b\x32\x15.mlrs.v1.RecordSample\"\xbb\x01\n\x08RunEvent\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12#\n\x04kind\x18\x03 \x01(\x0e\x32\x15.mlrs.v1.RunEventKind\x12\x0c\n\x04step\x18\x04 \x01(\x04\x12\x16\n\tfrom_step\x18\x05 \x01(\x04H\x00\x88\x01\x01\x12\x12\n\x05\x63ount\x18\x06 \x01(\x04H\x01\x88\x01\x01\x42\x0c\n\n_from_stepB\x08\n\x06_count\"5\n\x14ListRunEventsRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x02 \x01(\x04\":\n\x15ListRunEventsResponse\x12!\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x11.mlrs.v1.RunEvent*\xbe\x01\n\x0cRunEventKind\x12\x1e\n\x1aRUN_EVENT_KIND_UNSPECIFIED\x10\x00\x12\x1a\n\x16RUN_EVENT_KIND_RESUMED\x10\x01\x12\x1a\n\x16RUN_EVENT_KIND_REWOUND\x10\x02\x12\x1d\n\x19RUN_EVENT_KIND_TAKEN_OVER\x10\x03\x12\x1a\n\x16RUN_EVENT_KIND_RESIZED\x10\x04\x12\x1b\n\x17RUN_EVENT_KIND_FALLBACK\x10\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'mlrs_proto.v1.record_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_WATCHRUNREQUEST']._serialized_start=118
-  _globals['_WATCHRUNREQUEST']._serialized_end=186
-  _globals['_WATCHRUNRESPONSE']._serialized_start=189
-  _globals['_WATCHRUNRESPONSE']._serialized_end=498
+  _globals['_RUNEVENTKIND']._serialized_start=1672
+  _globals['_RUNEVENTKIND']._serialized_end=1862
+  _globals['_WATCHRUNREQUEST']._serialized_start=151
+  _globals['_WATCHRUNREQUEST']._serialized_end=219
+  _globals['_WATCHRUNRESPONSE']._serialized_start=222
+  _globals['_WATCHRUNRESPONSE']._serialized_end=531
+  _globals['_SUMMARIZERECORDREQUEST']._serialized_start=534
+  _globals['_SUMMARIZERECORDREQUEST']._serialized_end=668
+  _globals['_SUMMARIZERECORDRESPONSE']._serialized_start=671
+  _globals['_SUMMARIZERECORDRESPONSE']._serialized_end=1154
+  _globals['_SAMPLERECORDSREQUEST']._serialized_start=1156
+  _globals['_SAMPLERECORDSREQUEST']._serialized_end=1212
+  _globals['_RECORDSAMPLE']._serialized_start=1214
+  _globals['_RECORDSAMPLE']._serialized_end=1299
+  _globals['_SAMPLERECORDSRESPONSE']._serialized_start=1301
+  _globals['_SAMPLERECORDSRESPONSE']._serialized_end=1364
+  _globals['_RUNEVENT']._serialized_start=1367
+  _globals['_RUNEVENT']._serialized_end=1554
+  _globals['_LISTRUNEVENTSREQUEST']._serialized_start=1556
+  _globals['_LISTRUNEVENTSREQUEST']._serialized_end=1609
+  _globals['_LISTRUNEVENTSRESPONSE']._serialized_start=1611
+  _globals['_LISTRUNEVENTSRESPONSE']._serialized_end=1669
 # @@protoc_insertion_point(module_scope)

@@ -7,13 +7,61 @@ import builtins
 import collections.abc
 import google.protobuf.descriptor
 import google.protobuf.internal.containers
+import google.protobuf.internal.enum_type_wrapper
 import google.protobuf.message
+import google.protobuf.timestamp_pb2
 import mlrs_proto.v1.advice_pb2
 import mlrs_proto.v1.meta_pb2
 import mlrs_proto.v1.run_pb2
+import sys
 import typing
 
+if sys.version_info >= (3, 10):
+    import typing as typing_extensions
+else:
+    import typing_extensions
+
 DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
+
+class _RunEventKind:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _RunEventKindEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_RunEventKind.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    RUN_EVENT_KIND_UNSPECIFIED: _RunEventKind.ValueType  # 0
+    """Not known."""
+    RUN_EVENT_KIND_RESUMED: _RunEventKind.ValueType  # 1
+    """A process opened it again."""
+    RUN_EVENT_KIND_REWOUND: _RunEventKind.ValueType  # 2
+    """It was rewound from `from_step` to `step`."""
+    RUN_EVENT_KIND_TAKEN_OVER: _RunEventKind.ValueType  # 3
+    """Another process took it over while its feeder was connected."""
+    RUN_EVENT_KIND_RESIZED: _RunEventKind.ValueType  # 4
+    """The number of its ranks became `count`."""
+    RUN_EVENT_KIND_FALLBACK: _RunEventKind.ValueType  # 5
+    """The training loop took `count` steps, the first of them `step`, at learning rates of the client's fallback, while
+    the daemon did not answer. What the record has for these steps was advised afterwards.
+    """
+
+class RunEventKind(_RunEventKind, metaclass=_RunEventKindEnumTypeWrapper):
+    """What happened to a run, besides its observations."""
+
+RUN_EVENT_KIND_UNSPECIFIED: RunEventKind.ValueType  # 0
+"""Not known."""
+RUN_EVENT_KIND_RESUMED: RunEventKind.ValueType  # 1
+"""A process opened it again."""
+RUN_EVENT_KIND_REWOUND: RunEventKind.ValueType  # 2
+"""It was rewound from `from_step` to `step`."""
+RUN_EVENT_KIND_TAKEN_OVER: RunEventKind.ValueType  # 3
+"""Another process took it over while its feeder was connected."""
+RUN_EVENT_KIND_RESIZED: RunEventKind.ValueType  # 4
+"""The number of its ranks became `count`."""
+RUN_EVENT_KIND_FALLBACK: RunEventKind.ValueType  # 5
+"""The training loop took `count` steps, the first of them `step`, at learning rates of the client's fallback, while
+the daemon did not answer. What the record has for these steps was advised afterwards.
+"""
+global___RunEventKind = RunEventKind
 
 @typing.final
 class WatchRunRequest(google.protobuf.message.Message):
@@ -29,9 +77,7 @@ class WatchRunRequest(google.protobuf.message.Message):
     from_step: builtins.int
     """The first step wanted."""
     follow: builtins.bool
-    """Whether the stream continues with the run.
-    4 and 5 are kept free for a coarser record: the last step wanted, and the number of steps of a bucket.
-    """
+    """Whether the stream continues with the run."""
     def __init__(
         self,
         *,
@@ -93,7 +139,7 @@ class WatchRunResponse(google.protobuf.message.Message):
 
     @property
     def restores(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
-        """9 to 15 are kept free for columns of buckets and for learning rates that were used.
+        """9 to 15 are kept free for learning rates that were used.
         The steps whose advice asked to restore a saved state; i is step `first_step + i`.
         """
 
@@ -119,3 +165,324 @@ class WatchRunResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["first_step", b"first_step", "learning_rates", b"learning_rates", "losses", b"losses", "reasons", b"reasons", "restored", b"restored", "restores", b"restores", "run", b"run", "signals", b"signals", "updates", b"updates", "validations", b"validations"]) -> None: ...
 
 global___WatchRunResponse = WatchRunResponse
+
+@typing.final
+class SummarizeRecordRequest(google.protobuf.message.Message):
+    """Summarizes a part of a run's record."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: builtins.int
+    FROM_STEP_FIELD_NUMBER: builtins.int
+    TO_STEP_FIELD_NUMBER: builtins.int
+    MAX_BUCKETS_FIELD_NUMBER: builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    run_id: builtins.str
+    """The run's id."""
+    from_step: builtins.int
+    """The first step wanted."""
+    to_step: builtins.int
+    """The step before which the part ends. Unset: the end of the record."""
+    max_buckets: builtins.int
+    """At most so many buckets, 1 to 4096. 0: 1000."""
+    page_token: builtins.str
+    """`next_page_token` of an answer about the same run. The answer then goes on where that one ended, with buckets of
+    the same size; `from_step` and `max_buckets` are not read, and `to_step` holds as before.
+    """
+    def __init__(
+        self,
+        *,
+        run_id: builtins.str = ...,
+        from_step: builtins.int = ...,
+        to_step: builtins.int | None = ...,
+        max_buckets: builtins.int = ...,
+        page_token: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_to_step", b"_to_step", "to_step", b"to_step"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_to_step", b"_to_step", "from_step", b"from_step", "max_buckets", b"max_buckets", "page_token", b"page_token", "run_id", b"run_id", "to_step", b"to_step"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_to_step", b"_to_step"]) -> typing.Literal["to_step"] | None: ...
+
+global___SummarizeRecordRequest = SummarizeRecordRequest
+
+@typing.final
+class SummarizeRecordResponse(google.protobuf.message.Message):
+    """A part of a run's record in buckets, each of consecutive steps. The columns have one entry for each bucket."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RUN_FIELD_NUMBER: builtins.int
+    FIRST_STEP_FIELD_NUMBER: builtins.int
+    STEPS_PER_BUCKET_FIELD_NUMBER: builtins.int
+    END_STEP_FIELD_NUMBER: builtins.int
+    MIN_LOSSES_FIELD_NUMBER: builtins.int
+    MAX_LOSSES_FIELD_NUMBER: builtins.int
+    MEAN_LOSSES_FIELD_NUMBER: builtins.int
+    MIN_LEARNING_RATES_FIELD_NUMBER: builtins.int
+    MAX_LEARNING_RATES_FIELD_NUMBER: builtins.int
+    MEAN_LEARNING_RATES_FIELD_NUMBER: builtins.int
+    HELD_FIELD_NUMBER: builtins.int
+    SIGNALS_FIELD_NUMBER: builtins.int
+    VALIDATIONS_FIELD_NUMBER: builtins.int
+    UPDATES_FIELD_NUMBER: builtins.int
+    RESTORES_FIELD_NUMBER: builtins.int
+    RESTORED_FIELD_NUMBER: builtins.int
+    HAS_MORE_FIELD_NUMBER: builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    first_step: builtins.int
+    """The first step of the first bucket, a multiple of `steps_per_bucket`. Buckets from here on that an earlier answer
+    had are replaced by these: the last bucket of a growing record comes again, and of a run that was rewound
+    meanwhile all buckets from the step that it was rewound to.
+    """
+    steps_per_bucket: builtins.int
+    """The number of steps of a bucket, a power of two; the last bucket may have fewer."""
+    end_step: builtins.int
+    """The step after the last one summarized."""
+    has_more: builtins.bool
+    """Whether `next_page_token` leads to more of the part that is recorded already."""
+    next_page_token: builtins.str
+    """Goes on from here: with the rest of the part, and later with what is new."""
+    @property
+    def run(self) -> mlrs_proto.v1.run_pb2.Run:
+        """The run."""
+
+    @property
+    def min_losses(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
+        """The smallest finite losses. NaN: the bucket has none."""
+
+    @property
+    def max_losses(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
+        """The greatest finite losses. NaN: the bucket has none."""
+
+    @property
+    def mean_losses(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
+        """The means of the finite losses. NaN: the bucket has none."""
+
+    @property
+    def min_learning_rates(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
+        """The smallest learning rates."""
+
+    @property
+    def max_learning_rates(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
+        """The greatest learning rates."""
+
+    @property
+    def mean_learning_rates(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
+        """The means of the learning rates."""
+
+    @property
+    def held(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """How many steps were held, since their losses were not finite."""
+
+    @property
+    def signals(self) -> mlrs_proto.v1.advice_pb2.SignalColumns:
+        """The means of the signals; entry i is of bucket i."""
+
+    @property
+    def validations(self) -> mlrs_proto.v1.advice_pb2.ValidationColumns:
+        """The last validation loss of each bucket that has some; entry i is of bucket i."""
+
+    @property
+    def updates(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[mlrs_proto.v1.meta_pb2.MetaRecord]:
+        """The last meta update of each bucket that has some."""
+
+    @property
+    def restores(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """The steps whose advice asked to restore a saved state; the first 1000."""
+
+    @property
+    def restored(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """The steps whose observation said that one was restored; the first 1000."""
+
+    def __init__(
+        self,
+        *,
+        run: mlrs_proto.v1.run_pb2.Run | None = ...,
+        first_step: builtins.int = ...,
+        steps_per_bucket: builtins.int = ...,
+        end_step: builtins.int = ...,
+        min_losses: collections.abc.Iterable[builtins.float] | None = ...,
+        max_losses: collections.abc.Iterable[builtins.float] | None = ...,
+        mean_losses: collections.abc.Iterable[builtins.float] | None = ...,
+        min_learning_rates: collections.abc.Iterable[builtins.float] | None = ...,
+        max_learning_rates: collections.abc.Iterable[builtins.float] | None = ...,
+        mean_learning_rates: collections.abc.Iterable[builtins.float] | None = ...,
+        held: collections.abc.Iterable[builtins.int] | None = ...,
+        signals: mlrs_proto.v1.advice_pb2.SignalColumns | None = ...,
+        validations: mlrs_proto.v1.advice_pb2.ValidationColumns | None = ...,
+        updates: collections.abc.Iterable[mlrs_proto.v1.meta_pb2.MetaRecord] | None = ...,
+        restores: collections.abc.Iterable[builtins.int] | None = ...,
+        restored: collections.abc.Iterable[builtins.int] | None = ...,
+        has_more: builtins.bool = ...,
+        next_page_token: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["run", b"run", "signals", b"signals", "validations", b"validations"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["end_step", b"end_step", "first_step", b"first_step", "has_more", b"has_more", "held", b"held", "max_learning_rates", b"max_learning_rates", "max_losses", b"max_losses", "mean_learning_rates", b"mean_learning_rates", "mean_losses", b"mean_losses", "min_learning_rates", b"min_learning_rates", "min_losses", b"min_losses", "next_page_token", b"next_page_token", "restored", b"restored", "restores", b"restores", "run", b"run", "signals", b"signals", "steps_per_bucket", b"steps_per_bucket", "updates", b"updates", "validations", b"validations"]) -> None: ...
+
+global___SummarizeRecordResponse = SummarizeRecordResponse
+
+@typing.final
+class SampleRecordsRequest(google.protobuf.message.Message):
+    """Reads a few steps of many runs, for small pictures of them."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RUN_IDS_FIELD_NUMBER: builtins.int
+    SAMPLES_FIELD_NUMBER: builtins.int
+    samples: builtins.int
+    """At most so many steps of each run, evenly spaced, 2 to 128. 0: 32."""
+    @property
+    def run_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """The runs' ids: 1 to 100, all different."""
+
+    def __init__(
+        self,
+        *,
+        run_ids: collections.abc.Iterable[builtins.str] | None = ...,
+        samples: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["run_ids", b"run_ids", "samples", b"samples"]) -> None: ...
+
+global___SampleRecordsRequest = SampleRecordsRequest
+
+@typing.final
+class RecordSample(google.protobuf.message.Message):
+    """A few steps of a run's record. The columns have one entry for each step."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: builtins.int
+    STEPS_FIELD_NUMBER: builtins.int
+    LOSSES_FIELD_NUMBER: builtins.int
+    LEARNING_RATES_FIELD_NUMBER: builtins.int
+    run_id: builtins.str
+    """The run's id."""
+    @property
+    def steps(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """The steps, ascending; the first and the newest are among them."""
+
+    @property
+    def losses(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
+        """Their losses."""
+
+    @property
+    def learning_rates(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
+        """Their learning rates."""
+
+    def __init__(
+        self,
+        *,
+        run_id: builtins.str = ...,
+        steps: collections.abc.Iterable[builtins.int] | None = ...,
+        losses: collections.abc.Iterable[builtins.float] | None = ...,
+        learning_rates: collections.abc.Iterable[builtins.float] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["learning_rates", b"learning_rates", "losses", b"losses", "run_id", b"run_id", "steps", b"steps"]) -> None: ...
+
+global___RecordSample = RecordSample
+
+@typing.final
+class SampleRecordsResponse(google.protobuf.message.Message):
+    """A few steps of many runs."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SAMPLES_FIELD_NUMBER: builtins.int
+    @property
+    def samples(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___RecordSample]:
+        """In the order of the ids; ids that no run has are left out."""
+
+    def __init__(
+        self,
+        *,
+        samples: collections.abc.Iterable[global___RecordSample] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["samples", b"samples"]) -> None: ...
+
+global___SampleRecordsResponse = SampleRecordsResponse
+
+@typing.final
+class RunEvent(google.protobuf.message.Message):
+    """An event of a run."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: builtins.int
+    TIME_FIELD_NUMBER: builtins.int
+    KIND_FIELD_NUMBER: builtins.int
+    STEP_FIELD_NUMBER: builtins.int
+    FROM_STEP_FIELD_NUMBER: builtins.int
+    COUNT_FIELD_NUMBER: builtins.int
+    number: builtins.int
+    """Its number in the run, from 1."""
+    kind: global___RunEventKind.ValueType
+    """What happened."""
+    step: builtins.int
+    """The step that it is about: the next one when it happened, or as the kind says."""
+    from_step: builtins.int
+    """As the kind says."""
+    count: builtins.int
+    """As the kind says."""
+    @property
+    def time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When it was recorded."""
+
+    def __init__(
+        self,
+        *,
+        number: builtins.int = ...,
+        time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        kind: global___RunEventKind.ValueType = ...,
+        step: builtins.int = ...,
+        from_step: builtins.int | None = ...,
+        count: builtins.int | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_count", b"_count", "_from_step", b"_from_step", "count", b"count", "from_step", b"from_step", "time", b"time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_count", b"_count", "_from_step", b"_from_step", "count", b"count", "from_step", b"from_step", "kind", b"kind", "number", b"number", "step", b"step", "time", b"time"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_count", b"_count"]) -> typing.Literal["count"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_from_step", b"_from_step"]) -> typing.Literal["from_step"] | None: ...
+
+global___RunEvent = RunEvent
+
+@typing.final
+class ListRunEventsRequest(google.protobuf.message.Message):
+    """Lists the events of a run."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: builtins.int
+    AFTER_FIELD_NUMBER: builtins.int
+    run_id: builtins.str
+    """The run's id."""
+    after: builtins.int
+    """Only events beyond this number."""
+    def __init__(
+        self,
+        *,
+        run_id: builtins.str = ...,
+        after: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["after", b"after", "run_id", b"run_id"]) -> None: ...
+
+global___ListRunEventsRequest = ListRunEventsRequest
+
+@typing.final
+class ListRunEventsResponse(google.protobuf.message.Message):
+    """Events of a run."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    EVENTS_FIELD_NUMBER: builtins.int
+    @property
+    def events(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___RunEvent]:
+        """In order, at most 1000. A run keeps its newest 1000 events."""
+
+    def __init__(
+        self,
+        *,
+        events: collections.abc.Iterable[global___RunEvent] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["events", b"events"]) -> None: ...
+
+global___ListRunEventsResponse = ListRunEventsResponse

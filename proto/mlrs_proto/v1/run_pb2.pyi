@@ -6,6 +6,7 @@ Runs, and the messages that open, read, list, finish and delete them."""
 import builtins
 import collections.abc
 import google.protobuf.descriptor
+import google.protobuf.duration_pb2
 import google.protobuf.internal.containers
 import google.protobuf.internal.enum_type_wrapper
 import google.protobuf.message
@@ -105,6 +106,22 @@ class Run(google.protobuf.message.Message):
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
+    @typing.final
+    class TagsEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.str
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.str = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
     RUN_ID_FIELD_NUMBER: builtins.int
     CONFIG_FIELD_NUMBER: builtins.int
     STATUS_FIELD_NUMBER: builtins.int
@@ -117,6 +134,8 @@ class Run(google.protobuf.message.Message):
     META_FIELD_NUMBER: builtins.int
     WORLD_SIZE_FIELD_NUMBER: builtins.int
     TASK_FIELD_NUMBER: builtins.int
+    TAGS_FIELD_NUMBER: builtins.int
+    NOTE_FIELD_NUMBER: builtins.int
     run_id: builtins.str
     """The run's id."""
     status: global___RunStatus.ValueType
@@ -132,9 +151,9 @@ class Run(google.protobuf.message.Message):
     world_size: builtins.int
     """The number of its ranks; unset for a run without `config.ranks`."""
     task: builtins.str
-    """The task: what is trained.
-    13 to 15 are kept free for tags.
-    """
+    """The task: what is trained."""
+    note: builtins.str
+    """A note of its owner, for people: plain text."""
     @property
     def config(self) -> mlrs_proto.v1.config_pb2.RunConfig:
         """The config it was opened with, `model` resolved."""
@@ -151,6 +170,10 @@ class Run(google.protobuf.message.Message):
     def meta(self) -> mlrs_proto.v1.meta_pb2.MetaStatus:
         """Its meta updates in figures; unset for a run without meta mode."""
 
+    @property
+    def tags(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
+        """Its tags: what its owner has noted of it, by name. They do not influence advice."""
+
     def __init__(
         self,
         *,
@@ -166,9 +189,11 @@ class Run(google.protobuf.message.Message):
         meta: mlrs_proto.v1.meta_pb2.MetaStatus | None = ...,
         world_size: builtins.int | None = ...,
         task: builtins.str = ...,
+        tags: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
+        note: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_durable_step", b"_durable_step", "_last_learning_rate", b"_last_learning_rate", "_last_loss", b"_last_loss", "_meta", b"_meta", "_world_size", b"_world_size", "config", b"config", "create_time", b"create_time", "durable_step", b"durable_step", "last_learning_rate", b"last_learning_rate", "last_loss", b"last_loss", "meta", b"meta", "update_time", b"update_time", "world_size", b"world_size"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_durable_step", b"_durable_step", "_last_learning_rate", b"_last_learning_rate", "_last_loss", b"_last_loss", "_meta", b"_meta", "_world_size", b"_world_size", "config", b"config", "create_time", b"create_time", "durable_step", b"durable_step", "last_learning_rate", b"last_learning_rate", "last_loss", b"last_loss", "meta", b"meta", "next_step", b"next_step", "run_id", b"run_id", "status", b"status", "task", b"task", "update_time", b"update_time", "world_size", b"world_size"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_durable_step", b"_durable_step", "_last_learning_rate", b"_last_learning_rate", "_last_loss", b"_last_loss", "_meta", b"_meta", "_world_size", b"_world_size", "config", b"config", "create_time", b"create_time", "durable_step", b"durable_step", "last_learning_rate", b"last_learning_rate", "last_loss", b"last_loss", "meta", b"meta", "next_step", b"next_step", "note", b"note", "run_id", b"run_id", "status", b"status", "tags", b"tags", "task", b"task", "update_time", b"update_time", "world_size", b"world_size"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_durable_step", b"_durable_step"]) -> typing.Literal["durable_step"] | None: ...
     @typing.overload
@@ -188,6 +213,22 @@ class OpenRunRequest(google.protobuf.message.Message):
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
+    @typing.final
+    class TagsEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.str
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.str = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
     RUN_ID_FIELD_NUMBER: builtins.int
     CONFIG_FIELD_NUMBER: builtins.int
     MODE_FIELD_NUMBER: builtins.int
@@ -196,7 +237,11 @@ class OpenRunRequest(google.protobuf.message.Message):
     WORLD_SIZE_FIELD_NUMBER: builtins.int
     TASK_FIELD_NUMBER: builtins.int
     FEEDER_FIELD_NUMBER: builtins.int
+    TAGS_FIELD_NUMBER: builtins.int
+    NOTE_FIELD_NUMBER: builtins.int
     EXPLORE_FIELD_NUMBER: builtins.int
+    FALLBACK_FROM_FIELD_NUMBER: builtins.int
+    FALLBACK_STEPS_FIELD_NUMBER: builtins.int
     run_id: builtins.str
     """1 to 256 characters: letters, digits and any of `._-/:+=@`, beginning with a letter or digit."""
     mode: global___OpenMode.ValueType
@@ -223,15 +268,30 @@ class OpenRunRequest(google.protobuf.message.Message):
     takes it over from the feeder before, whose handles become stale, except in OPEN_MODE_RESUME while that one is
     connected. Unset: the caller shares the run with any other, as shell scripts and the ranks of a job do.
     """
+    note: builtins.str
+    """A note on a new run, at most 4096 characters, without control characters other than line breaks and tabs. A run
+    that exists keeps its own.
+    """
     explore: mlrs_proto.v1.memory_pb2.Explore.ValueType
-    """9 and 10 are kept free for tags.
-    What a new run takes from the memory of its task. Unset: nothing, and how it ends is not remembered. It has no
+    """What a new run takes from the memory of its task. Unset: nothing, and how it ends is not remembered. It has no
     effect on a run without a horizon, or that is given a model, a schedule, meta mode, `initial_lr`, `lr_offset`,
     `scale` or `snapshot`.
     """
+    fallback_from: builtins.int
+    """The first step whose learning rate came from the client's fallback since the run was opened last, while the daemon
+    did not answer. It is recorded as an event of the run. Unset: there is none.
+    """
+    fallback_steps: builtins.int
+    """The number of such steps. Unset: as many as there are from `fallback_from` to the step that is observed next."""
     @property
     def config(self) -> mlrs_proto.v1.config_pb2.RunConfig:
         """Its config."""
+
+    @property
+    def tags(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
+        """Tags of a new run, at most 32. Names: 1 to 64 characters, letters, digits and any of `._-/`, beginning with a letter
+        or digit. Values: at most 256 characters without control characters. A run that exists keeps its own.
+        """
 
     def __init__(
         self,
@@ -244,10 +304,18 @@ class OpenRunRequest(google.protobuf.message.Message):
         world_size: builtins.int | None = ...,
         task: builtins.str | None = ...,
         feeder: builtins.str | None = ...,
+        tags: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
+        note: builtins.str = ...,
         explore: mlrs_proto.v1.memory_pb2.Explore.ValueType = ...,
+        fallback_from: builtins.int | None = ...,
+        fallback_steps: builtins.int | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_feeder", b"_feeder", "_group", b"_group", "_resume_from", b"_resume_from", "_task", b"_task", "_world_size", b"_world_size", "config", b"config", "feeder", b"feeder", "group", b"group", "resume_from", b"resume_from", "task", b"task", "world_size", b"world_size"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_feeder", b"_feeder", "_group", b"_group", "_resume_from", b"_resume_from", "_task", b"_task", "_world_size", b"_world_size", "config", b"config", "explore", b"explore", "feeder", b"feeder", "group", b"group", "mode", b"mode", "resume_from", b"resume_from", "run_id", b"run_id", "task", b"task", "world_size", b"world_size"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_fallback_from", b"_fallback_from", "_fallback_steps", b"_fallback_steps", "_feeder", b"_feeder", "_group", b"_group", "_resume_from", b"_resume_from", "_task", b"_task", "_world_size", b"_world_size", "config", b"config", "fallback_from", b"fallback_from", "fallback_steps", b"fallback_steps", "feeder", b"feeder", "group", b"group", "resume_from", b"resume_from", "task", b"task", "world_size", b"world_size"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_fallback_from", b"_fallback_from", "_fallback_steps", b"_fallback_steps", "_feeder", b"_feeder", "_group", b"_group", "_resume_from", b"_resume_from", "_task", b"_task", "_world_size", b"_world_size", "config", b"config", "explore", b"explore", "fallback_from", b"fallback_from", "fallback_steps", b"fallback_steps", "feeder", b"feeder", "group", b"group", "mode", b"mode", "note", b"note", "resume_from", b"resume_from", "run_id", b"run_id", "tags", b"tags", "task", b"task", "world_size", b"world_size"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_fallback_from", b"_fallback_from"]) -> typing.Literal["fallback_from"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_fallback_steps", b"_fallback_steps"]) -> typing.Literal["fallback_steps"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_feeder", b"_feeder"]) -> typing.Literal["feeder"] | None: ...
     @typing.overload
@@ -362,6 +430,146 @@ class GetRunResponse(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     RUN_FIELD_NUMBER: builtins.int
+    RANKS_FIELD_NUMBER: builtins.int
+    @property
+    def run(self) -> global___Run:
+        """The run."""
+
+    @property
+    def ranks(self) -> global___RankStatus:
+        """The ranks of a run with `config.ranks` that is in the daemon's memory; unset otherwise."""
+
+    def __init__(
+        self,
+        *,
+        run: global___Run | None = ...,
+        ranks: global___RankStatus | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["ranks", b"ranks", "run", b"run"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["ranks", b"ranks", "run", b"run"]) -> None: ...
+
+global___GetRunResponse = GetRunResponse
+
+@typing.final
+class RankStatus(google.protobuf.message.Message):
+    """The ranks of a run at present."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STEP_FIELD_NUMBER: builtins.int
+    REPORTED_FIELD_NUMBER: builtins.int
+    WAITING_FIELD_NUMBER: builtins.int
+    MISSES_FIELD_NUMBER: builtins.int
+    step: builtins.int
+    """The step that they report."""
+    @property
+    def reported(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """The ranks that have reported it; none before the first does. The lowest 1000."""
+
+    @property
+    def waiting(self) -> google.protobuf.duration_pb2.Duration:
+        """How long the first of them has waited. Unset: none waits."""
+
+    @property
+    def misses(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___RankMisses]:
+        """Ranks that were missing when a step was answered without them, and how often, since the daemon has the run in
+        memory; those that were missing most often, at most 100.
+        """
+
+    def __init__(
+        self,
+        *,
+        step: builtins.int = ...,
+        reported: collections.abc.Iterable[builtins.int] | None = ...,
+        waiting: google.protobuf.duration_pb2.Duration | None = ...,
+        misses: collections.abc.Iterable[global___RankMisses] | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["waiting", b"waiting"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["misses", b"misses", "reported", b"reported", "step", b"step", "waiting", b"waiting"]) -> None: ...
+
+global___RankStatus = RankStatus
+
+@typing.final
+class RankMisses(google.protobuf.message.Message):
+    """How often a rank was missing."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RANK_FIELD_NUMBER: builtins.int
+    STEPS_FIELD_NUMBER: builtins.int
+    rank: builtins.int
+    """The rank."""
+    steps: builtins.int
+    """In how many steps."""
+    def __init__(
+        self,
+        *,
+        rank: builtins.int = ...,
+        steps: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["rank", b"rank", "steps", b"steps"]) -> None: ...
+
+global___RankMisses = RankMisses
+
+@typing.final
+class UpdateRunRequest(google.protobuf.message.Message):
+    """Changes what a run's owner has noted of it."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    @typing.final
+    class SetTagsEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.str
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.str = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
+    RUN_ID_FIELD_NUMBER: builtins.int
+    SET_TAGS_FIELD_NUMBER: builtins.int
+    REMOVE_TAGS_FIELD_NUMBER: builtins.int
+    NOTE_FIELD_NUMBER: builtins.int
+    run_id: builtins.str
+    """The run's id."""
+    note: builtins.str
+    """The note, as in OpenRunRequest; empty removes it. Unset: it stays."""
+    @property
+    def set_tags(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
+        """Tags to set, as in OpenRunRequest; other tags stay."""
+
+    @property
+    def remove_tags(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """The names of tags to remove. Names that it does not have are no error."""
+
+    def __init__(
+        self,
+        *,
+        run_id: builtins.str = ...,
+        set_tags: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
+        remove_tags: collections.abc.Iterable[builtins.str] | None = ...,
+        note: builtins.str | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_note", b"_note", "note", b"note"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_note", b"_note", "note", b"note", "remove_tags", b"remove_tags", "run_id", b"run_id", "set_tags", b"set_tags"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_note", b"_note"]) -> typing.Literal["note"] | None: ...
+
+global___UpdateRunRequest = UpdateRunRequest
+
+@typing.final
+class UpdateRunResponse(google.protobuf.message.Message):
+    """The changed run."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RUN_FIELD_NUMBER: builtins.int
     @property
     def run(self) -> global___Run:
         """The run."""
@@ -374,7 +582,7 @@ class GetRunResponse(google.protobuf.message.Message):
     def HasField(self, field_name: typing.Literal["run", b"run"]) -> builtins.bool: ...
     def ClearField(self, field_name: typing.Literal["run", b"run"]) -> None: ...
 
-global___GetRunResponse = GetRunResponse
+global___UpdateRunResponse = UpdateRunResponse
 
 @typing.final
 class ListRunsRequest(google.protobuf.message.Message):
@@ -382,11 +590,31 @@ class ListRunsRequest(google.protobuf.message.Message):
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
+    @typing.final
+    class TagsEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.str
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.str = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
     PAGE_SIZE_FIELD_NUMBER: builtins.int
     PAGE_TOKEN_FIELD_NUMBER: builtins.int
     STATUS_FIELD_NUMBER: builtins.int
     PREFIX_FIELD_NUMBER: builtins.int
     ORDER_BY_FIELD_NUMBER: builtins.int
+    CONTAINS_FIELD_NUMBER: builtins.int
+    MODEL_FIELD_NUMBER: builtins.int
+    TASK_FIELD_NUMBER: builtins.int
+    TAGS_FIELD_NUMBER: builtins.int
     page_size: builtins.int
     """At most this many, up to 1000. 0: 100."""
     page_token: builtins.str
@@ -398,8 +626,19 @@ class ListRunsRequest(google.protobuf.message.Message):
     order_by: builtins.str
     """The order. `run_id`, or empty: by id. `update_time desc`: the runs whose observations were stored last come
     first; a run that gets observations while the pages are read may then come again on a later page, but no run
-    that exists all the time is missed. It must be the same for all pages of a list.
+    that exists all the time is missed. `create_time desc`: the newest first. It must be the same for all pages of a
+    list.
     """
+    contains: builtins.str
+    """Only runs whose ids contain this."""
+    model: builtins.str
+    """Only runs of this model: a name, or `name@digest` with at least 8 digits."""
+    task: builtins.str
+    """Only runs of this task."""
+    @property
+    def tags(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
+        """Only runs that have all of these tags with these values; an empty value: with any."""
+
     def __init__(
         self,
         *,
@@ -408,8 +647,12 @@ class ListRunsRequest(google.protobuf.message.Message):
         status: global___RunStatus.ValueType = ...,
         prefix: builtins.str = ...,
         order_by: builtins.str = ...,
+        contains: builtins.str = ...,
+        model: builtins.str = ...,
+        task: builtins.str = ...,
+        tags: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "prefix", b"prefix", "status", b"status"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["contains", b"contains", "model", b"model", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "prefix", b"prefix", "status", b"status", "tags", b"tags", "task", b"task"]) -> None: ...
 
 global___ListRunsRequest = ListRunsRequest
 

@@ -26,6 +26,7 @@ ROLE_OF: dict[str, Role] = {
     "BatchOpenRuns": Role.ADVISE,
     "GetRun": Role.ADVISE,
     "ListRuns": Role.ADVISE,
+    "UpdateRun": Role.ADVISE,
     "FinishRun": Role.ADVISE,
     "BatchFinishRuns": Role.ADVISE,
     "DeleteRun": Role.ADVISE,
@@ -34,6 +35,9 @@ ROLE_OF: dict[str, Role] = {
     "Advise": Role.ADVISE,
     "StreamAdvice": Role.ADVISE,
     "WatchRun": Role.ADVISE,
+    "SummarizeRecord": Role.ADVISE,
+    "SampleRecords": Role.ADVISE,
+    "ListRunEvents": Role.ADVISE,
     "Adapt": Role.ADAPT,
     "AdaptGradients": Role.ADAPT,
     "ListModels": Role.ADVISE,
@@ -47,5 +51,6 @@ ROLE_OF: dict[str, Role] = {
     "GetTask": Role.ADVISE,
     "ForgetTask": Role.ADVISE,
     "GetDaemon": Role.ADVISE,
+    "GetDaemonStatus": Role.ADVISE,
 }
 """The role that each RPC needs. An RPC that is missing here cannot be called."""
