@@ -121,7 +121,7 @@ def test_the_two_large_rows_are_those_of_the_trainings() -> None:
     """The table of the large rows has the final losses that are kept, and each seed's."""
     packed = (ROOT / "docs" / "quality" / "large-cells.jsonl.gz").read_bytes()
     cells = [json.loads(line)["cell"] for line in gzip.decompress(packed).splitlines()]
-    page = (ROOT / "docs" / "quality-tasks.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "guides" / "quality-tasks.md").read_text(encoding="utf-8")
     for task, optimizer in (("text-transformer-5m", "adamw"), ("cifar10-resnet18", "sgd")):
         (line,) = [line for line in page.split("\n") if line.startswith(f"| {task} / {optimizer} |")]
         tuned, rate, search, rates, difference = (cell.strip() for cell in line.split("|")[2:-1])

@@ -1,6 +1,6 @@
 """A task: what is trained, and how it is judged. The interface for tasks of one's own.
 
-`docs/quality-tasks.md` has an example, and says how to run it.
+`docs/guides/quality-tasks.md` has an example, and says how to run it.
 """
 
 from __future__ import annotations

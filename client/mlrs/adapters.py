@@ -1,6 +1,6 @@
 """What adapters for frameworks are written with, besides `Run` and `Pending`.
 
-`docs/adapters.md` has the protocol and a whole adapter. The adapter for PyTorch, `mlrs.torch`, uses
+`docs/guides/adapters.md` has the protocol and a whole adapter. The adapter for PyTorch, `mlrs.torch`, uses
 nothing else of this package.
 """
 

@@ -5,8 +5,8 @@
     lr = schedules.cosine(step, base_lr=0.1, horizon=10_000, warmup=100)
 
 Each equals what the daemon serves to a run with that `policy`, except in the last bits. They are for loops
-that must continue without a daemon, and to inspect a schedule before using it. docs/schedules.md has the
-formulas and their sources. `plateau` and `greedy` depend on the losses, so they are not here.
+that must continue without a daemon, and to inspect a schedule before using it. docs/guides/schedules.md has
+the formulas and their sources. `plateau` and `greedy` depend on the losses, so they are not here.
 
 Every function takes the `step`, from 0; `base_lr`; and `warmup`, the steps of linear warmup, in which the
 LR is (step + 1) / (warmup + 1) of the schedule's. `horizon` is the total number of steps; from there on the

@@ -17,7 +17,7 @@ const definition = loader.loadSync(
 );
 const { v1 } = grpc.loadPackageDefinition(definition).mlrs;
 
-// What a client of any language sets (rule 8.1 of docs/client-authors.md), as far as grpc-js has it.
+// What a client of any language sets (rule 8.1 of docs/guides/client-authors.md), as far as grpc-js has it.
 const OPTIONS = {
   "grpc.keepalive_time_ms": 10_000,
   "grpc.keepalive_timeout_ms": 5_000,

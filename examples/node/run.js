@@ -1,4 +1,4 @@
-// A small client of one run, after the rules of docs/client-authors.md, whose numbers stand in the comments.
+// A small client of one run, after the rules of docs/guides/client-authors.md, whose numbers stand in comments.
 
 import { randomUUID } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";

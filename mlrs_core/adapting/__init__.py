@@ -1,4 +1,4 @@
-"""Meta mode: how a run's own network goes on learning. docs/meta-mode.md has the formulas.
+"""Meta mode: how a run's own network goes on learning. docs/guides/meta-mode.md has the formulas.
 
 protocol.py       what a policy that adapts offers
 state_layout.py   what a run's state holds beside the frozen policy's

@@ -158,7 +158,7 @@ def test_the_example_of_a_task_file_runs(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     cells = json.loads((tmp_path / "moons.json").read_text(encoding="utf-8"))
     assert all(cell["test_loss"] < 0.8 * cell["initial_test_loss"] for cell in cells)
-    page = (EXAMPLE.parents[1] / "docs" / "quality-tasks.md").read_text(encoding="utf-8")
+    page = (EXAMPLE.parents[1] / "docs" / "guides" / "quality-tasks.md").read_text(encoding="utf-8")
     shown = page.split("```python\n")[1].split("```")[0]
     code = [line for line in shown.splitlines() if line]
     source = EXAMPLE.read_text(encoding="utf-8").splitlines()

@@ -1,4 +1,4 @@
-"""The adapter of `docs/adapters.md`, which uses public names only, does what an adapter is to do."""
+"""The adapter of `docs/guides/adapters.md`, which uses public names only, does what an adapter is to do."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from mlrs.errors import InvalidArgumentError
 from tests.client.fake_daemon import FakeDaemon, lr_sequence
 from tests.docs.blocks import ROOT, blocks_of
 
-SOURCE = next(block.text for block in blocks_of(ROOT / "docs" / "adapters.md") if "class " in block.text)
+PAGE = ROOT / "docs" / "guides" / "adapters.md"
+SOURCE = next(block.text for block in blocks_of(PAGE) if "class " in block.text)
 STEPS = 6
 
 
@@ -25,7 +26,7 @@ def page() -> dict[str, Any]:
     tree = ast.parse(SOURCE)
     tree.body = [part for part in tree.body if not isinstance(part, ast.With)]
     names: dict[str, Any] = {}
-    exec(compile(tree, "docs/adapters.md", "exec"), names)  # noqa: S102 # the page's code is what is tested
+    exec(compile(tree, "docs/guides/adapters.md", "exec"), names)  # noqa: S102 # the page's code is what is tested
     return names
 
 

@@ -15,7 +15,7 @@ from mlrs_server.telemetry.health import StoreHealth
 from mlrs_server.telemetry.metrics import DaemonCollector
 from tests.deploy.manifests import ROOT
 
-GUIDE = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+GUIDE = (ROOT / "docs" / "guides" / "operations.md").read_text(encoding="utf-8")
 SOURCES = "".join(
     path.read_text(encoding="utf-8")
     for folder in (ROOT / "server" / "mlrs_server", ROOT / "mlrs_core")

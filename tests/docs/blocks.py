@@ -14,6 +14,8 @@ PAGES = [
     *(ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")),
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
+FRAMEWORKS = (("docs", "guides", "frameworks"), ("client", "mlrs"))
+"""The folders whose pages and modules have the names of frameworks."""
 _WITH_AWAIT = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
 _FENCED = re.compile(r"^( *)```([^\n`]*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 _INDENTED = re.compile(r"\n\n((?:    .*\n|\n)*    .*)(?=\n\n|\n?\Z)")
@@ -116,7 +118,7 @@ def in_language(*languages: str) -> list[Block]:
 def is_of_framework(block: Block) -> bool:
     """Return whether `tests/client/<framework>/test_page.py` runs a block, where that is installed."""
     parts = block.path.relative_to(ROOT).with_suffix("").parts
-    name = parts[2] if parts[:2] in {("docs", "frameworks"), ("client", "mlrs")} else None
+    name = next((parts[len(folder)] for folder in FRAMEWORKS if parts[: len(folder)] == folder), None)
     return name is not None and (ROOT / "tests" / "client" / name / "test_page.py").exists()
 
 

@@ -1,4 +1,4 @@
-"""The rules of docs/client-authors.md: each has a test, and the numbers in them are those of our client."""
+"""The rules of docs/guides/client-authors.md: each has a test, and their numbers are those of our client."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mlrs.values.reasons import PASSING_REASONS
 from mlrs.wire.calls import MAX_BATCH
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "client-authors.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "guides" / "client-authors.md").read_text(encoding="utf-8")
 RULES = dict(re.findall(r"^- \*\*(\d\.\d)\*\* (.*)$", PAGE, re.MULTILINE))
 ROWS = {
     rule: (re.findall(r"`([^`]+)`", tests), scenario)

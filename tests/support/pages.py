@@ -14,7 +14,7 @@ from tests.docs.blocks import ROOT, Block, blocks_of, docstring_blocks_of
 
 def framework_blocks(name: str) -> list[Block]:
     """Return the blocks of Python of a framework."""
-    page = ROOT / "docs" / "frameworks" / f"{name}.md"
+    page = ROOT / "docs" / "guides" / "frameworks" / f"{name}.md"
     modules = sorted((ROOT / "client" / "mlrs" / name).rglob("*.py"))
     docstrings = [block for module in modules for block in docstring_blocks_of(module)]
     return [*(block for block in blocks_of(page) if block.language == "python"), *docstrings]

@@ -46,7 +46,7 @@ class Meta:
 
         advisor.run("task", meta=Meta(order="after_step", every=50))
 
-    Set when the run is created, never changed. docs/meta-mode.md has the formulas.
+    Set when the run is created, never changed. docs/guides/meta-mode.md has the formulas.
     """
 
     scope: MetaScope | str | None = option(member, of=MetaScope)

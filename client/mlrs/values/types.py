@@ -91,8 +91,8 @@ class Schedule:
 
         advisor.run("task", policy=Schedule("wsd", base_lr=0.1, cooldown_fraction=0.1), horizon=10_000)
 
-    `None` means the default. docs/schedules.md has the defaults and the formulas. A parameter belongs to the
-    kinds named with it; the daemon refuses it for other kinds.
+    `None` means the default. docs/guides/schedules.md has the defaults and the formulas. A parameter belongs
+    to the kinds named with it; the daemon refuses it for other kinds.
     """
 
     kind: ScheduleKind | str

@@ -296,8 +296,8 @@ global___RunConfig = RunConfig
 
 @typing.final
 class Meta(google.protobuf.message.Message):
-    """How a run's network is trained further. docs/meta-mode.md has the formulas. Set at the run's creation, never
-    changed.
+    """How a run's network is trained further. docs/guides/meta-mode.md has the formulas. Set at the run's creation,
+    never changed.
     """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
