@@ -79,9 +79,13 @@ def test_page_is_what_the_figures_make(copy: Path) -> None:
     assert contents(copy / "docs") == before
 
 
-def test_the_readme_claims_what_the_table_says() -> None:
-    """The figures of the README about the worth of advice are those of the quality table."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+def words_of(page: str) -> str:
+    """Return a page as one line."""
+    return " ".join((ROOT / page).read_text(encoding="utf-8").split())
+
+
+def test_the_pages_claim_what_the_table_says() -> None:
+    """The figures of the README and of the page about the worth of advice are those of the quality table."""
     table = (ROOT / "docs" / "quality" / "quality.md").read_text(encoding="utf-8")
     lines = [[cell.strip() for cell in line.split("|")] for line in table.split("\n") if line.startswith("|")]
     rows = {line[1]: line for line in reversed(lines)}  # the first of a name counts: all rows come first
@@ -91,17 +95,24 @@ def test_the_readme_claims_what_the_table_says() -> None:
         rows["final loss never far from the tuned ones"][3].removeprefix("+").removesuffix(")").split(" (")
     )
     lost, trainings = rows["trainings lost"][3].removesuffix(" runs").split(" of ")
-    network = rows["mlr-snet"][3]
-    claim = " ".join(readme.split("## What the advice is worth today")[1].split("\n## ")[0].split())
-    assert f"**{gap}** of the gap" in claim
-    assert f"without a search, closes {network}" in claim
+    readme, claim = words_of("README.md"), words_of("docs/concepts/worth.md")
+    assert f"closes **{gap}** of the gap" in readme
+    assert f"an untuned cosine {rows['cosine'][3].split()[0]}" in readme
+    assert f"and [rescue](../guides/rescue.md)** | **{gap}** |" in claim
+    for method, said in (
+        ("search-signals", "the same, told no validation losses"),
+        ("mlr-snet", "the network alone, without a search"),
+        ("cosine", "a cosine from the default learning rate, untuned"),
+        ("tuned-cosine", "a cosine that was tuned on the task"),
+    ):
+        assert f"| {said} | {rows[method][3]} |" in claim
     assert f"best tuned one on {near} of the rows" in claim
     assert f"({row.replace(' / adamw', ' under AdamW')}) it is {worst} above the worst tuned one's" in claim
     assert f"Of its {trainings} trainings, {lost} ended above their first test loss" in claim
 
 
 def test_the_page_about_memory_is_what_its_sequences_make(tmp_path: Path) -> None:
-    """The committed page has the tables that the kept sequences give, and the README claims what it says."""
+    """The committed page has the tables that the kept sequences give, and other pages claim what it says."""
     kept = ROOT / "docs" / "quality"
     lineages = list(read_lineages(kept / "memory-lineages.jsonl.gz").values())
     write_page(lineages, list(read_cells(kept / "cells.jsonl.gz").values()), out=tmp_path, words=["mlrs"])
@@ -112,9 +123,10 @@ def test_the_page_about_memory_is_what_its_sequences_make(tmp_path: Path) -> Non
         [cell.strip() for cell in line.split("|")] for line in tables.split("\n") if line.startswith("|")
     ]
     gaps = {line[1]: line[3] for line in lines if len(line) == 8}
-    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
-    assert f"closes **{gaps['careful run 8']}** of the gap without a search" in readme
-    assert f"that explored fully, {gaps['full run 6']}." in readme
+    assert f"careful ones, closes **{gaps['careful run 8']}**." in words_of("README.md")
+    worth = words_of("docs/concepts/worth.md")
+    assert f"after seven careful ones ([memory](../guides/memory.md)) | {gaps['careful run 8']} |" in worth
+    assert f"after five that explored fully | {gaps['full run 6']} |" in worth
 
 
 def test_the_two_large_rows_are_those_of_the_trainings() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 PAGES = [
     *(ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")),
-    *sorted((ROOT / "docs").rglob("*.md")),
+    *(path for path in sorted((ROOT / "docs").rglob("*.md")) if "_build" not in path.parts),
 ]
 FRAMEWORKS = (("docs", "guides", "frameworks"), ("client", "mlrs"))
 """The folders whose pages and modules have the names of frameworks."""
@@ -106,8 +106,8 @@ def _is_python(text: str) -> bool:
     return True
 
 
-BLOCKS = [block for path in PAGES for block in blocks_of(path)]
-"""Those of all pages."""
+BLOCKS = [block for path in PAGES for block in blocks_of(path) if not block.language.startswith("{")]
+"""Those of all pages, without the directives of the site."""
 
 
 def in_language(*languages: str) -> list[Block]:

@@ -54,8 +54,8 @@ def training() -> Names:
     }
 
 
-def readme(_: Connect) -> Names:
-    """The README: whole scripts, but for the framework's own lines."""
+def loops(_: Connect) -> Names:
+    """The README, and the pages about loops: whole scripts, but for the framework's own lines."""
     saved: list[Names] = []
 
     def loss_at(step: int) -> float:
@@ -235,18 +235,22 @@ def nothing(_: Connect) -> Names:
 
 
 PAGES: dict[str, Callable[[Connect], Names]] = {
-    "README.md": readme,
+    "README.md": loops,
+    "docs/guides/checkpoints.md": loops,
     "docs/guides/distributed.md": distributed,
     "docs/guides/frameworks/boosting.md": tabular,
     "docs/guides/frameworks/plain.md": plain,
     "docs/guides/frameworks/scikit-learn.md": tabular,
-    "docs/guides/local-daemon.md": readme,
+    "docs/guides/local-daemon.md": loops,
     "docs/guides/meta-mode.md": meta_mode,
     "docs/guides/meta-training.md": meta_training,
     "docs/guides/rescue.md": rescue,
     "docs/guides/schedules.md": schedules,
     "docs/guides/search.md": search,
+    "docs/guides/sweeps.md": loops,
     "docs/guides/writers.md": writers,
+    "docs/start/first-hour.md": loops,
+    "docs/start/three-lines.md": loops,
     "client/mlrs/api/suggesting.py": suggesting,
     "client/mlrs/lightgbm.py": tabular,
     "client/mlrs/meta.py": meta_mode,

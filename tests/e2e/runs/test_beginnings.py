@@ -1,4 +1,4 @@
-"""The README's loops, run twice, killed, started again; scripts whose daemon is late, away, or gone."""
+"""The loops of the pages, run twice, killed, started again; scripts whose daemon is late, away, or gone."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ import pytest
 import mlrs
 from tests.support.daemon import Daemon, write_random_model
 
-README = Path(__file__).parents[3] / "README.md"
+DOCS = Path(__file__).parents[3] / "docs"
+PAGES = (DOCS / "start" / "three-lines.md", DOCS / "guides" / "checkpoints.md")
+"""The pages whose loops these are."""
 YOURS = """
 import json, os, pathlib
 file = pathlib.Path(__file__).with_suffix(".json")
@@ -65,12 +67,13 @@ def model(tmp_path: Path) -> Path:
 
 
 def blocks(language: str) -> list[str]:
-    """Return the README's blocks of code in a language."""
-    return re.findall(rf"```{language}\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    """Return the pages' blocks of code in a language."""
+    texts = [page.read_text(encoding="utf-8") for page in PAGES]
+    return [block for text in texts for block in re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)]
 
 
 def plain(word: str, *, without: str = "") -> str:
-    """Return the README's plain loop that has a word in it, without memory: its runs are compared."""
+    """Return the pages' plain loop that has a word in it, without memory: its runs are compared."""
     (found,) = [
         block
         for block in blocks("python")
@@ -80,7 +83,7 @@ def plain(word: str, *, without: str = "") -> str:
 
 
 def pytorch() -> str:
-    """Return the README's PyTorch loop, in a script that saves, and goes on from, a checkpoint."""
+    """Return the pages' PyTorch loop, in a script that saves, and goes on from, a checkpoint."""
     (diff,) = blocks("diff")
     code = "".join(line[1:] for line in diff.splitlines(keepends=True) if not line.startswith("-"))
     before, loop = code.split("for x, y in loader:\n")

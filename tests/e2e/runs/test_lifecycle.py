@@ -13,7 +13,6 @@ import mlrs
 from tests.support.daemon import Daemon, write_random_model
 from tests.support.runs import open_run
 
-README = Path(__file__).parents[3] / "README.md"
 STEPS = 300
 
 
