@@ -104,8 +104,8 @@ print((rates.tobytes() + states.tobytes()).hex())
 
 @pytest.mark.parametrize(
     "number",
-    [  # two processes each: a shape of either architecture, and the others among the slow tests
-        pytest.param(number, id=label(spec), marks=[] if number in (1, len(SMALL) - 1) else pytest.mark.slow)
+    [  # two processes each, so all but one shape are among the slow tests
+        pytest.param(number, id=label(spec), marks=[] if number == len(SMALL) - 1 else pytest.mark.slow)
         for number, spec in enumerate(SMALL)
     ],
 )

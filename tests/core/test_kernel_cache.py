@@ -107,7 +107,10 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
 
 
 @pytest.mark.parametrize("suffix", ["nbi", "nbc"])
-@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize(
+    "damage",  # three processes each, so most are among the slow tests
+    [pytest.param(name, marks=[] if name == "noise within" else pytest.mark.slow) for name in DAMAGES],
+)
 def test_damaged_files_are_made_again(tmp_path: Path, damage: str, suffix: str) -> None:
     """What a damaged file held is compiled again, which is logged once; the next start finds it good."""
     cache = tmp_path / "cache"

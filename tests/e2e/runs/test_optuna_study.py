@@ -7,12 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import mlrs
 from tests.support.daemon import Daemon
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "optuna_study.py"
 
 
+@pytest.mark.slow
 def test_trials_learn_from_each_other(tmp_path: Path) -> None:
     """The first trial of a study searches; for each later one, the memory of the task decides."""
     with Daemon(tmp_path / "data") as daemon:

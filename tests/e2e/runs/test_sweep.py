@@ -94,6 +94,7 @@ def test_answers_lost_on_the_way_come_again_in_time(tmp_path: Path) -> None:
             assert np.array(lrs)[:, index].tolist() == alone
 
 
+@pytest.mark.slow
 def test_the_example_runs(tmp_path: Path) -> None:
     """The example trains its networks with a daemon of its own, and draws what happened."""
     done = subprocess.run(

@@ -44,7 +44,13 @@ def _advised(stub: Any, run_id: str, config: pb.RunConfig, losses: list[float]) 
     return np.array(response.advice.learning_rates)
 
 
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+@pytest.mark.parametrize(
+    "case",  # a daemon each, so all but one are among the slow tests
+    [
+        pytest.param(case, id=name, marks=[] if number == 0 else pytest.mark.slow)
+        for number, (name, case) in enumerate(CASES.items())
+    ],
+)
 def test_imported_weights_give_the_papers_outputs_through_the_daemon(
     tmp_path: Path, case: dict[str, Any]
 ) -> None:

@@ -88,6 +88,7 @@ def test_ctrl_c_saves_and_another_engine_goes_on(
     assert (tmp_path / "model.safetensors").read_bytes() == undisturbed
 
 
+@pytest.mark.slow
 def test_workers_change_no_byte(invoke: Invoke, tmp_path: Path, undisturbed: bytes) -> None:
     """The model of a training with workers is that of one without, provenance included."""
     result = invoke(*FAST, "--workers", "3", "--out", tmp_path)
