@@ -40,6 +40,7 @@ from mlrs_server.runs.searching import RunSearches
 from mlrs_server.runs.watchers import Watchers
 from mlrs_server.storage import SqlStore
 from mlrs_server.telemetry.counts import AdviceCounts
+from mlrs_server.telemetry.figures import DaemonFigures
 from mlrs_server.telemetry.health import StoreHealth
 
 if TYPE_CHECKING:
@@ -112,11 +113,22 @@ def assembled(
     status = StatusInterceptor(SERVICES, authenticator)
     health = StoreHealth()
     journal.on_health = health.reporter("flushes")
+    figures = DaemonFigures(
+        counts=counts,
+        refused_calls=status.refusals,
+        live=live,
+        watchers=watchers,
+        rank_reducer=rank_reducer,
+        health=health,
+        engine_name=store.engine_name,
+        open_streams=authenticator.stream_count,
+        advice_streams=advisor.stream_count,
+    )
     collector: DaemonCollector | None = None
     if config.metrics is not None:
         from mlrs_server.telemetry.metrics import DaemonCollector  # Prometheus' library costs start-up time
 
-        collector = DaemonCollector(counts, live, authenticator, status.refusals, health, rank_reducer)
+        collector = DaemonCollector(figures)
     return Daemon(
         watchers,
         live,
@@ -125,7 +137,7 @@ def assembled(
         advisor,
         models,
         TaskService(memory),
-        DaemonService(config.exit_after_idle_s),
+        DaemonService(config.exit_after_idle_s, figures),
         memory,
         status,
         health,

@@ -10,7 +10,9 @@ from typing import Any, cast
 from mlrs_server.config import MAX_UNFLUSHED
 from mlrs_server.errors import Reason
 from mlrs_server.live.journal import FlushFigures
+from mlrs_server.runs.watchers import Watchers
 from mlrs_server.telemetry.counts import AdviceCounts
+from mlrs_server.telemetry.figures import DaemonFigures
 from mlrs_server.telemetry.health import StoreHealth
 from mlrs_server.telemetry.metrics import DaemonCollector
 from tests.deploy.manifests import ROOT
@@ -26,11 +28,19 @@ SOURCES = "".join(
 def offered() -> set[str]:
     """Return the names of all samples of a daemon's metrics."""
     live: Any = SimpleNamespace(journal=SimpleNamespace(figures=FlushFigures(), unflushed=0), count=int)
-    authenticator: Any = SimpleNamespace(streams=0)
     rank_reducer: Any = SimpleNamespace(pending_barriers=0, ranks_waiting=0)
-    refusals = Counter[Reason | None]()
-    collector = DaemonCollector(AdviceCounts(), live, authenticator, refusals, StoreHealth(), rank_reducer)
-    return {sample.name for metric in collector.collect() for sample in metric.samples}
+    figures = DaemonFigures(
+        counts=AdviceCounts(),
+        refused_calls=Counter[Reason | None](),
+        live=live,
+        watchers=Watchers(),
+        rank_reducer=rank_reducer,
+        health=StoreHealth(),
+        engine_name="sqlite",
+        open_streams=int,
+        advice_streams=int,
+    )
+    return {sample.name for metric in DaemonCollector(figures).collect() for sample in metric.samples}
 
 
 def test_metrics_are_those_of_the_daemon() -> None:

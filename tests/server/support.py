@@ -64,6 +64,11 @@ class FailingStore:
         """The methods that do not wait."""
         self.calls: list[str] = []
 
+    @property
+    def engine_name(self) -> str:
+        """That of the store."""
+        return self._store.engine_name  # type: ignore[attr-defined,no-any-return]  # of SQL stores
+
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._store, name)
 

@@ -114,7 +114,9 @@ class GetDaemonStatusResponse(google.protobuf.message.Message):
 
     @property
     def latency(self) -> global___LatencyHistogram:
-        """How long messages of observations took, from their arrival to their answer."""
+        """How long messages of observations took, from their arrival to their answer. Messages of ranks are not counted,
+        as these wait for each other.
+        """
 
     @property
     def store(self) -> global___StoreStatus:

@@ -1,4 +1,4 @@
-"""The RPC of `DaemonService`."""
+"""The RPCs of `DaemonService`."""
 
 from __future__ import annotations
 
@@ -10,22 +10,36 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from mlrs_proto import v1 as pb
 from mlrs_proto.v1.daemon_service_pb2_grpc import DaemonServiceServicer
+from mlrs_server.rpc import convert
+from mlrs_server.telemetry.figures import DaemonFigures
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class DaemonService(DaemonServiceServicer):
-    """What this daemon is."""
+    """What this daemon is, and how it is."""
 
-    def __init__(self, exit_after_idle_s: float | None) -> None:
-        """`exit_after_idle_s`: after how long without a call it ends; `None`: it does not."""
+    def __init__(self, exit_after_idle_s: float | None, figures: DaemonFigures) -> None:
+        """Serve these figures.
+
+        Args:
+            exit_after_idle_s: after how long without a call the daemon ends; `None`: it does not.
+            figures: of the daemon.
+        """
+        self._figures = figures
         self._answer = pb.GetDaemonResponse(version=version("mlrs"), start_time=_now())
         if exit_after_idle_s is not None:
-            self._answer.exit_after_idle.FromNanoseconds(round(exit_after_idle_s * 1e9))
+            self._answer.exit_after_idle.CopyFrom(convert.duration_to_proto(exit_after_idle_s))
 
     async def GetDaemon(self, request: pb.GetDaemonRequest, context: Context) -> pb.GetDaemonResponse:
         """Read what the daemon is."""
         return self._answer
+
+    async def GetDaemonStatus(
+        self, request: pb.GetDaemonStatusRequest, context: Context
+    ) -> pb.GetDaemonStatusResponse:
+        """Read how the daemon is."""
+        return convert.daemon_status_to_proto(self._figures)
 
 
 def _now() -> Timestamp:

@@ -27,6 +27,7 @@ from mlrs_server.runs.records import RunRecords
 from mlrs_server.runs.searching import RunSearches
 from mlrs_server.system.cooperative import cooperatively
 from mlrs_server.telemetry.counts import AdviceCounts
+from mlrs_server.telemetry.latency import now_s
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -59,6 +60,10 @@ class AdvisorService(AdvisorServiceServicer):
         self._meta = meta
         self._counts = counts
         self._feeders = feeders
+
+    def stream_count(self) -> int:
+        """Return the number of open StreamAdvice calls. May be called on any thread."""
+        return self._streams.count()
 
     def drain(self) -> None:
         """Take no more observations: every stream finishes its step, and gets a drain message."""
@@ -159,6 +164,7 @@ class AdvisorService(AdvisorServiceServicer):
 
     async def Advise(self, request: pb.AdviseRequest, context: Context) -> pb.AdviseResponse:
         """Answer one observation."""
+        arrival_s = now_s()
         self._streams.check_open()
         step = convert.step_from_proto(request.step, "step")
         extras = convert.extras_of_one(request, step)
@@ -172,7 +178,9 @@ class AdvisorService(AdvisorServiceServicer):
         if answer.errors:
             raise answer.errors[0]  # `StatusInterceptor` counts it
         self._counts.note(answer)
-        return convert.advice_to_proto(step, answer)
+        response = convert.advice_to_proto(step, answer)
+        self._counts.note_latency(answer, arrival_s)
+        return response
 
     async def StreamAdvice(  # type: ignore[override]  # the stubs know generators only
         self, request_iterator: AsyncIterator[pb.StreamAdviceRequest], context: Context
@@ -197,6 +205,7 @@ class AdvisorService(AdvisorServiceServicer):
             stream.reading = False
             if request is grpc.aio.EOF:
                 return
+            arrival_s = now_s()
             caller.check()
             if not usage.take():
                 await usage.throttle()
@@ -214,7 +223,9 @@ class AdvisorService(AdvisorServiceServicer):
             if answer.reports:
                 await self._rank_reducer.reduce(answer, observations.rank_columns.sample_counts, number)
             self._counts.note(answer)
-            await context.write(convert.columns_to_proto(answer, tenant))
+            response = convert.columns_to_proto(answer, tenant)
+            self._counts.note_latency(answer, arrival_s)
+            await context.write(response)
 
     async def WatchRun(
         self, request: pb.WatchRunRequest, context: Context

@@ -37,6 +37,10 @@ class OpenStreams:
         self._open: set[OpenStream] = set()
         self._draining = False
 
+    def count(self) -> int:
+        """Return the number of open calls. May be called on any thread."""
+        return len(self._open)
+
     def check_open(self) -> None:
         """Raise if the daemon is shutting down."""
         if self._draining:

@@ -44,6 +44,10 @@ class Watchers:
             if not self._of[run_id]:
                 del self._of[run_id]
 
+    def count(self) -> int:
+        """Return the number of followers. May be called on any thread."""
+        return sum(map(len, list(self._of.values())))
+
     def wake(self, run_ids: Iterable[str]) -> None:
         """Wake the followers of runs to read again."""
         if self._of:

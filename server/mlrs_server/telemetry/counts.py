@@ -1,4 +1,4 @@
-"""Counters of answers and meta updates, for metrics: a few additions per message."""
+"""Counters of answers and meta updates: a few additions per message."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from mlrs_server.domain.ledger import REASON, AdviceReason
 from mlrs_server.domain.updates import MetaUpdate
 from mlrs_server.errors import Reason
 from mlrs_server.live.answers import Answer
+from mlrs_server.telemetry.latency import LatencyHistogram, now_s
 
 
 class AdviceCounts:
@@ -24,7 +25,8 @@ class AdviceCounts:
         """Answers in all other messages, by reason."""
         self.refused: Counter[Reason] = Counter()
         """Entries that could not be answered, by reason."""
-
+        self.latency = LatencyHistogram()
+        """How long messages took from their arrival to their answer, but not those of ranks, which wait."""
         self.updates: Counter[MetaOutcome] = Counter()
         """Meta updates that were applied or repeated, by outcome."""
 
@@ -42,6 +44,18 @@ class AdviceCounts:
             self.others[reason] += int(numbers[reason])
         for error in answer.errors.values():
             self.refused[error.reason] += 1
+
+    def note_latency(self, answer: Answer, arrival_s: float) -> None:
+        """Count how long a message took whose answer is about to be sent.
+
+        Messages with reports of ranks are left out: how long these wait is for the other ranks to decide.
+
+        Args:
+            answer: its answer.
+            arrival_s: when it arrived, on the clock of `latency.now_s`.
+        """
+        if not answer.reports:
+            self.latency.note(now_s() - arrival_s)
 
     def by_reason(self) -> dict[AdviceReason, int]:
         """Return the number of answers, by reason."""

@@ -1,28 +1,28 @@
-"""Metrics for Prometheus, read from existing counters at each request."""
+"""Metrics for Prometheus, read from the figures of the daemon at each request."""
 
 from __future__ import annotations
 
-import os
-import time
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from itertools import accumulate
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 import structlog
 from prometheus_client import CollectorRegistry, make_wsgi_app, start_http_server
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric, SummaryMetricFamily
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+    SummaryMetricFamily,
+)
 from prometheus_client.registry import Collector
 
 from mlrs_core.adapting import MetaOutcome
-from mlrs_server.auth.authenticator import Authenticator
 from mlrs_server.errors import AdvisorError, Reason
-from mlrs_server.live.live_runs import LiveRuns
-from mlrs_server.ranks.reports import RankReducer
-from mlrs_server.telemetry.counts import AdviceCounts
-from mlrs_server.telemetry.health import StoreHealth
+from mlrs_server.telemetry.figures import DaemonFigures, resident_bytes
+from mlrs_server.telemetry.latency import BOUNDS_S
 
 log = structlog.get_logger()
 
@@ -31,73 +31,58 @@ log = structlog.get_logger()
 class DaemonCollector(Collector):
     """Collects a daemon's metrics. It runs on a thread of its own, and only reads numbers."""
 
-    counts: AdviceCounts
-    live: LiveRuns
-    authenticator: Authenticator
-    refusals: Counter[Reason | None]
-    """The number of failed calls, by reason; `None` is a defect."""
-    health: StoreHealth
-    rank_reducer: RankReducer
+    figures: DaemonFigures
 
     def collect(self) -> Iterable[Metric]:
         """Return every metric with its current value."""
+        figures = self.figures
         yield from self._advice()
         yield from self._store()
-        yield _gauge("mlrs_runs_live", "Runs in memory", self.live.count())
-        yield _gauge("mlrs_streams", "Open streams of the service", self.authenticator.streams)
+        yield _gauge("mlrs_runs_live", "Runs in memory", figures.live_runs)
+        yield _gauge("mlrs_streams", "Open streams of the service", figures.open_streams())
         yield _gauge(
             "mlrs_pending_barriers",
             "Steps that some ranks have reported, and not enough",
-            self.rank_reducer.pending_barriers,
+            figures.rank_reducer.pending_barriers,
         )
         yield _gauge(
             "mlrs_ranks_waiting",
             "Ranks that wait at pending barriers for the others",
-            self.rank_reducer.ranks_waiting,
+            figures.rank_reducer.ranks_waiting,
         )
         yield _gauge("mlrs_resident_memory_bytes", "Memory of the process in RAM", resident_bytes())
 
     def _advice(self) -> Iterator[Metric]:
-        advice = CounterMetricFamily("mlrs_advice", "Answers given", labels=["reason"])
-        for reason, count in self.counts.by_reason().items():
-            advice.add_metric([reason.name.lower()], count)
-        yield advice
-        refused = CounterMetricFamily("mlrs_refusals", "Entries and calls that failed", labels=["reason"])
-        calls, entries = dict(self.refusals), dict(self.counts.refused)
-        for why in (*Reason, None):
-            count = calls.get(why, 0) + (0 if why is None else entries.get(why, 0))
-            refused.add_metric(["internal" if why is None else why.name.lower()], count)
-        yield refused
+        yield _counter("mlrs_advice", "Answers given", "reason", self.figures.answers())
+        yield _counter("mlrs_refusals", "Entries and calls that failed", "reason", self.figures.refusals())
+        latency = self.figures.latency
+        bounds = (*map(str, BOUNDS_S), "+Inf")
+        yield HistogramMetricFamily(
+            "mlrs_answer_seconds",
+            "Messages of observations, from arrival to answer, but those of ranks, which wait for each other",
+            buckets=list(zip(bounds, accumulate(latency.counts), strict=True)),
+            sum_value=latency.sum_s,
+        )
 
     def _store(self) -> Iterator[Metric]:
-        figures = self.live.journal.figures
-        yield _gauge("mlrs_unflushed_answers", "Answers that are not stored yet", self.live.journal.unflushed)
+        flushes, updates = self.figures.flushes, self.figures.counts.updates
+        yield _gauge("mlrs_unflushed_answers", "Answers that are not stored yet", self.figures.unflushed)
         yield SummaryMetricFamily(
-            "mlrs_flush_seconds", "Flushes to the store", count_value=figures.count, sum_value=figures.seconds
+            "mlrs_flush_seconds", "Flushes to the store", count_value=flushes.count, sum_value=flushes.seconds
         )
-        updates = CounterMetricFamily("mlrs_meta_updates", "Meta updates, by outcome", labels=["outcome"])
-        for outcome in MetaOutcome:
-            updates.add_metric([outcome.name.lower()], self.counts.updates[outcome])
-        yield updates
-        yield CounterMetricFamily("mlrs_flush_failures", "Flushes that failed", value=figures.failures)
+        by_outcome = {outcome.name.lower(): updates[outcome] for outcome in MetaOutcome}
+        yield _counter("mlrs_meta_updates", "Meta updates, by outcome", "outcome", by_outcome)
+        yield CounterMetricFamily("mlrs_flush_failures", "Flushes that failed", value=flushes.failures)
         yield _gauge(
             "mlrs_seconds_since_durable_flush",
             "Seconds since the last flush that stored something; relevant while answers wait",
-            time.monotonic() - figures.last,
+            self.figures.since_flush_s(),
         )
         yield _gauge(
-            "mlrs_store_up", "0 while flushes fail, or renewals of the lease", int(self.health.works)
+            "mlrs_store_up",
+            "0 while flushes fail, or renewals of the lease",
+            int(self.figures.health.works),
         )
-
-
-def resident_bytes() -> int:
-    """Return the resident memory of this process in bytes; 0 if the system does not report it."""
-    try:
-        return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf(
-            "SC_PAGE_SIZE"
-        )
-    except (OSError, ValueError, IndexError):
-        return 0
 
 
 @contextmanager
@@ -145,3 +130,11 @@ def _only_metrics(app: WSGIApplication) -> WSGIApplication:
 
 def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
     return GaugeMetricFamily(name, text, value=value)
+
+
+def _counter(name: str, text: str, label: str, counts: Mapping[str, int]) -> CounterMetricFamily:
+    """Return a counter with a value for each value of its label."""
+    family = CounterMetricFamily(name, text, labels=[label])
+    for value, count in counts.items():
+        family.add_metric([value], count)
+    return family

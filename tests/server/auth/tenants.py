@@ -114,6 +114,7 @@ def messages_of(rpc: str, *, run_id: str = "theirs", handle: int = 1, model: str
         "GetTask": [pb.GetTaskRequest(task=run_id)],
         "ForgetTask": [pb.ForgetTaskRequest(task=run_id)],
         "GetDaemon": [pb.GetDaemonRequest()],
+        "GetDaemonStatus": [pb.GetDaemonStatusRequest()],
     }[rpc]
 
 

@@ -1,13 +1,25 @@
-"""Which daemon answers at an address."""
+"""Which daemon answers at an address, and how it is."""
 
 from __future__ import annotations
 
+import asyncio
+import math
+import subprocess
+import sys
 import time
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from mlrs_proto import v1 as pb
-from tests.server.support import service
+from mlrs_server import daemon
+from mlrs_server.live import journal
+from mlrs_server.telemetry.latency import BOUNDS_S
+from tests.server.support import FailingStore, columns, create, refused, service
+
+TIMEOUT = 20
 
 
 async def test_it_says_what_it_is(tmp_path: Path, model_file: Path) -> None:
@@ -20,3 +32,122 @@ async def test_it_says_what_it_is(tmp_path: Path, model_file: Path) -> None:
     assert not lasting.HasField("exit_after_idle")
     assert passing.exit_after_idle.ToNanoseconds() == 600_500_000_000
     assert 0 <= time.time() - lasting.start_time.ToNanoseconds() / 1e9 < 60
+
+
+async def status(stub: Any) -> pb.GetDaemonStatusResponse:
+    """Return how a daemon is."""
+    answer: pb.GetDaemonStatusResponse = await stub.GetDaemonStatus(
+        pb.GetDaemonStatusRequest(), timeout=TIMEOUT
+    )
+    return answer
+
+
+async def test_it_says_how_it_is(tmp_path: Path, model_file: Path) -> None:
+    """A daemon counts answers, refusals and messages of both kinds, runs, streams and followers."""
+    async with service(tmp_path / "d", model_file, flush_interval_s=0.01) as (stub, _):
+        fresh = await status(stub)
+        assert not fresh.answers
+        assert not fresh.refusals
+        assert not fresh.store.HasField("since_flush")
+        one = await create(stub, "a")
+        call: Any = stub.StreamAdvice(timeout=TIMEOUT)
+        for message in (
+            columns((one, 0, 1.0)),
+            columns((one, 0, 1.0), (one, 1, math.nan), (one, 9, 1.0), (7, 0, 1.0)),
+        ):
+            await call.write(message)
+            await call.read()
+        await stub.Advise(pb.AdviseRequest(run_id="a", step=2, loss=1.0), timeout=TIMEOUT)  # type: ignore[misc]
+        await refused(stub.GetRun(pb.GetRunRequest(run_id="nobody"), timeout=TIMEOUT))
+        follower: Any = stub.WatchRun(pb.WatchRunRequest(run_id="a", follow=True), timeout=TIMEOUT)
+        await follower.read()
+        async with asyncio.timeout(TIMEOUT):
+            while (now := await status(stub)).store.unstored_answers:
+                pass
+        assert {one.reason: one.count for one in now.answers} == {"fresh": 2, "replayed": 1, "held": 1}
+        assert {one.reason: one.count for one in now.refusals} == {
+            "run_not_found": 1,
+            "stale_handle": 1,
+            "step_ahead": 1,
+        }
+        assert list(now.latency.upper_bounds_s) == list(BOUNDS_S)
+        assert len(now.latency.counts) == len(BOUNDS_S) + 1
+        assert sum(now.latency.counts) == 3
+        assert (now.live_runs, now.streams, now.followers) == (1, 1, 1)
+        assert (now.pending_barriers, now.ranks_waiting) == (0, 0)
+        assert 2**20 < now.resident_memory_bytes < 2**36
+        assert abs(time.time() - now.time.ToNanoseconds() / 1e9) < 60
+        follower.cancel()
+        await call.done_writing()
+        async with asyncio.timeout(TIMEOUT):
+            while ((now := await status(stub)).streams, now.followers) != (0, 0):
+                pass
+
+
+async def test_it_says_how_its_store_is(
+    tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The state of the store is that of its flushes, also while it fails or stands still."""
+    opened: list[FailingStore] = []
+    real = daemon.open_store
+
+    def failing(where: Any) -> Any:
+        opened.append(FailingStore(real(where)))
+        return opened[-1]
+
+    monkeypatch.setattr(daemon, "open_store", failing)
+    monkeypatch.setattr(journal, "LATE_S", 0.2)
+    async with service(tmp_path / "d", model_file, flush_interval_s=0.01) as (stub, _):
+        for step, way in enumerate(("works", "fails", "stands still", "works")):
+            opened[0].failing = {"append"} if way == "fails" else set()
+            if step == 0:
+                await create(stub, "a")
+            if way == "stands still":
+                opened[0].unblocked.clear()
+            else:
+                opened[0].unblocked.set()
+            answered: Any = stub.Advise(pb.AdviseRequest(run_id="a", step=step, loss=1.0), timeout=TIMEOUT)
+            await answered
+            async with asyncio.timeout(TIMEOUT):
+                while True:
+                    store = (await status(stub)).store
+                    if store.works == (way == "works") and bool(store.unstored_answers) == (way != "works"):
+                        break
+            assert store.engine == "sqlite"
+            assert (store.flush_failures > 0) == (step > 0)
+            assert store.flushes >= 1
+            assert store.since_flush.ToNanoseconds() >= 0
+            assert store.flush_time.ToNanoseconds() > 0
+
+
+async def test_ranks_that_wait_are_counted(tmp_path: Path, model_file: Path) -> None:
+    """A step that a rank has reported alone counts, with the rank that waits; its message has no latency."""
+    async with service(tmp_path / "d", model_file) as (stub, _):
+        config = pb.RunConfig(horizon=50, ranks=pb.Ranks())
+        opening: Any = stub.OpenRun(pb.OpenRunRequest(run_id="a", config=config, world_size=2))
+        handle = (await opening).run_handle
+        calls: list[Any] = [stub.StreamAdvice(timeout=TIMEOUT) for _ in range(2)]
+        for rank, call in enumerate(calls):
+            message = columns((handle, 0, 1.0 + rank))
+            message.observations.rank_columns.ranks.append(rank)
+            await call.write(message)
+            if rank == 0:
+                async with asyncio.timeout(TIMEOUT):
+                    while not (now := await status(stub)).ranks_waiting:
+                        pass
+                assert (now.pending_barriers, now.ranks_waiting) == (1, 1)
+        for call in calls:
+            assert not (await call.read()).advice.errors
+            call.cancel()
+        now = await status(stub)
+        assert (now.pending_barriers, now.ranks_waiting, sum(now.latency.counts)) == (0, 0, 0)
+        assert [(one.reason, one.count) for one in now.answers] == [("fresh", 2)]
+
+
+def test_it_needs_no_library_of_metrics() -> None:
+    """All that says how a daemon is can be imported without Prometheus' library, which starts slowly."""
+    script = "import sys, mlrs_server.daemon; print('prometheus_client' in sys.modules)"
+    ran = subprocess.run(  # our own interpreter
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert ran.stdout.strip() == "False"

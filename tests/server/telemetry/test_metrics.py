@@ -102,6 +102,8 @@ async def test_metrics_count_what_happened(
         assert figures["mlrs_refusals_total", "stale_handle"] == 1
         assert figures["mlrs_refusals_total", "run_not_found"] == 1
         assert figures["mlrs_refusals_total", "internal"] == 0
+        assert figures["mlrs_answer_seconds_count", ""] == 2
+        assert 0 < figures["mlrs_answer_seconds_sum", ""] < TIMEOUT
         assert figures["mlrs_runs_live", ""] == 2
         assert figures["mlrs_streams", ""] == 1
         assert figures["mlrs_store_up", ""] == 1

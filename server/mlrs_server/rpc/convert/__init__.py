@@ -40,6 +40,7 @@ from mlrs_server.rpc.convert.runs import (
     step_from_proto,
 )
 from mlrs_server.rpc.convert.searches import report_from_proto, search_to_proto
+from mlrs_server.rpc.convert.status import daemon_status_to_proto, duration_to_proto
 from mlrs_server.rpc.convert.tasks import task_to_proto, view_to_proto
 
 __all__ = [
@@ -51,6 +52,8 @@ __all__ = [
     "columns_to_proto",
     "config_from_proto",
     "config_to_proto",
+    "daemon_status_to_proto",
+    "duration_to_proto",
     "entries_from_proto",
     "extras_of_one",
     "feeder_from_metadata",
