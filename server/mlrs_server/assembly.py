@@ -11,6 +11,7 @@ from mlrs_proto.v1 import advisor_service_pb2, daemon_service_pb2, model_service
 from mlrs_server.auth.authenticator import Authenticator
 from mlrs_server.auth.quota import RunQuota
 from mlrs_server.auth.token_store import TokenStore
+from mlrs_server.cluster.overview import Overview
 from mlrs_server.cluster.sharing import Sharing
 from mlrs_server.config import ServerConfig
 from mlrs_server.live.engine import Engine
@@ -68,6 +69,7 @@ class Daemon:
     daemon: DaemonService
     memory: TaskMemory
     status: StatusInterceptor
+    overview: Overview
     health: StoreHealth
     collector: DaemonCollector | None
     """Of metrics, if they are served."""
@@ -124,6 +126,7 @@ def assembled(
         open_streams=authenticator.stream_count,
         advice_streams=advisor.stream_count,
     )
+    overview = Overview(stored, shared.ownership if shared else None)
     collector: DaemonCollector | None = None
     if config.metrics is not None:
         from mlrs_server.telemetry.metrics import DaemonCollector  # Prometheus' library costs start-up time
@@ -137,9 +140,10 @@ def assembled(
         advisor,
         models,
         TaskService(memory),
-        DaemonService(config.exit_after_idle_s, figures),
+        DaemonService(config.exit_after_idle_s, figures, overview),
         memory,
         status,
+        overview,
         health,
         collector,
     )

@@ -119,7 +119,8 @@ async def running_daemon(config: ServerConfig, stop: asyncio.Event | None = None
         server, checks = _build_server(daemon, config)
         address = await _bind(server, config.listen, credentials)
         write_address(address)
-        replica = await _joined(daemon, shared, config.advertise or address)
+        daemon.overview.address = config.advertise or address
+        replica = await _joined(daemon, shared, daemon.overview.address)
         await server.start()
         await _set_healthy(daemon, checks)
         if ARMED:

@@ -33,6 +33,8 @@ class ReplicaLease:
     """The address that clients use."""
     draining: bool
     """Whether it is shutting down and releases its shards."""
+    lease_until: float
+    """When the lease ends unless it is renewed, on the database's clock, in seconds since the epoch."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,7 @@ class Leases:
 
     def _membership(self, connection: sa.Connection) -> Membership:
         alive = connection.execute(sa.select(replicas).where(replicas.c.lease_until > self._now))
-        live = {row.id: ReplicaLease(row.id, row.address, row.draining) for row in alive}
+        live = {row.id: ReplicaLease(row.id, row.address, row.draining, row.lease_until) for row in alive}
         rows = connection.execute(sa.select(shards)).all()
         if len(rows) < SHARDS:
             raise AdvisorError(Reason.STORE, "the table `shards` lacks rows; restore it from a backup")

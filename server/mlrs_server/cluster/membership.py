@@ -11,7 +11,7 @@ from typing import TypeVar, final
 
 import sqlalchemy as sa
 
-from mlrs_server.cluster.leases import Leases, Membership, check_epochs
+from mlrs_server.cluster.leases import Leases, Membership, ReplicaLease, check_epochs
 from mlrs_server.cluster.preference import preferred
 from mlrs_server.domain.ownership import Epochs
 from mlrs_server.errors import AdvisorError, Reason, draining, invalid_field
@@ -54,6 +54,7 @@ class SharedOwnership:
         self._leases = leases
         self._executor = executor
         self._epochs: Epochs = {}
+        self._membership = Membership({}, {})
         self._users: Counter[int] = Counter()
         self._moving: Counter[int] = Counter()
         self._changed = _Changed()
@@ -62,6 +63,18 @@ class SharedOwnership:
     def epochs(self) -> Epochs:
         """The shards held now, with their epochs."""
         return self._epochs
+
+    @property
+    def replicas(self) -> Collection[ReplicaLease]:
+        """The replicas with valid leases, as they were when this one renewed its lease last."""
+        return self._membership.replicas.values()
+
+    def owners(self) -> Mapping[int, str]:
+        """Return the id of each shard's owner; of other replicas' shards as of the last renewal."""
+        others = {
+            shard: owner for shard, (owner, _) in self._membership.owners.items() if owner != self.replica_id
+        }
+        return {**others, **dict.fromkeys(self._epochs, self.replica_id)}
 
     def check(self, connection: sa.Connection, shards: Collection[int]) -> None:
         """Check, in a transaction that writes runs of shards, that all are still held; on any thread.
@@ -121,7 +134,8 @@ class SharedOwnership:
         Raises:
             AdvisorError: the database cannot be read or written.
         """
-        return await self._in_database(lambda: self._leases.renew(draining=self.draining))
+        self._membership = await self._in_database(lambda: self._leases.renew(draining=self.draining))
+        return self._membership
 
     async def claim(self, shards: Collection[int]) -> None:
         """Claim those of the shards that are free.

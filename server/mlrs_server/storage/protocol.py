@@ -238,6 +238,10 @@ class Store(Protocol):
         """Return how many runs of a tenant are not finished."""
         ...
 
+    def unfinished_by_shard(self, tenant: str) -> Mapping[int, int]:
+        """Return how many runs of a tenant are not finished in each shard that has any."""
+        ...
+
     def append(self, updates: Sequence[RunUpdates]) -> None:
         """Store new observations and meta updates of runs, all or none; idempotent."""
         ...

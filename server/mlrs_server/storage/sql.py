@@ -236,6 +236,14 @@ class SqlStore:
         with self.reading() as connection:
             return int(connection.execute(query).scalar_one())
 
+    def unfinished_by_shard(self, tenant: str) -> Mapping[int, int]:
+        """Return how many runs of a tenant are not finished in each shard that has any."""
+        unfinished = of_tenant(tenant), runs.c.status != int(RunStatus.FINISHED)
+        columns = runs.c.shard, sa.func.count().label("unfinished")
+        query = sa.select(*columns).where(*unfinished).group_by(runs.c.shard)
+        with self.reading() as connection:
+            return {row.shard: row.unfinished for row in connection.execute(query)}
+
     def append(self, updates: Sequence[RunUpdates]) -> None:
         """Store new observations and meta updates of runs, all or none; idempotent."""
         now = time.time()

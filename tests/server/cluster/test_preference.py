@@ -13,7 +13,7 @@ ids = st.sets(st.text("abcdef0123456789", min_size=4, max_size=16), min_size=1, 
 
 
 def _replica(name: str, *, draining: bool = False) -> ReplicaLease:
-    return ReplicaLease(name, f"{name}:1", draining)
+    return ReplicaLease(name, f"{name}:1", draining, 0.0)
 
 
 def _choices(names: set[str]) -> list[str]:

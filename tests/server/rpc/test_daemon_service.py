@@ -7,10 +7,12 @@ import math
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
 from mlrs_proto import v1 as pb
@@ -18,6 +20,7 @@ from mlrs_server import daemon
 from mlrs_server.live import journal
 from mlrs_server.telemetry.latency import BOUNDS_S
 from tests.server.support import FailingStore, columns, create, refused, service
+from tests.support.postgres import PostgresServer
 
 TIMEOUT = 20
 
@@ -151,3 +154,50 @@ def test_it_needs_no_library_of_metrics() -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
     )
     assert ran.stdout.strip() == "False"
+
+
+async def test_a_daemon_alone_is_its_only_replica(tmp_path: Path, model_file: Path) -> None:
+    """A daemon that shares its store with no other lists itself, with all shards and no lease."""
+    async with service(tmp_path / "d", model_file) as (stub, address):
+        await create(stub, "a")
+        assert list((await status(stub)).replicas) == [
+            pb.Replica(address=address, answering=True, shards=256, unfinished_runs=1)
+        ]
+
+
+async def test_replicas_know_each_other(tmp_path: Path, model_file: Path, postgres: PostgresServer) -> None:
+    """Two daemons over one database list both, each with its shards, the runs in them and its lease."""
+    shared = {"store": postgres.new_database(), "lease_s": 1.0}
+    async with (
+        service(tmp_path / "one", model_file, **shared) as (one, address_of_one),
+        service(tmp_path / "two", model_file, **shared) as (two, address_of_two),
+    ):
+        addresses = sorted([address_of_one, address_of_two])
+
+        async def agreed(runs: int) -> dict[str, pb.GetDaemonStatusResponse]:
+            """Wait until both agree on who owns what, and on how many runs; return what they say."""
+            async with asyncio.timeout(TIMEOUT):
+                while True:
+                    first, second = await status(one), await status(two)
+                    owned, same = (
+                        [(replica.shards, replica.unfinished_runs) for replica in now.replicas]
+                        for now in (first, second)
+                    )
+                    totals = tuple(map(sum, zip(*owned, strict=True)))
+                    if owned == same and len(owned) == 2 and totals == (256, runs):
+                        return {address_of_one: first, address_of_two: second}
+
+        await agreed(0)
+        for number in range(20):
+            for stub in (one, two):
+                with suppress(grpc.aio.AioRpcError):  # the other one owns its shard
+                    await create(stub, f"run-{number}")
+        for own, now in (await agreed(20)).items():
+            assert now.store.engine == "postgresql"
+            assert [replica.address for replica in now.replicas] == addresses
+            assert [replica.answering for replica in now.replicas] == [
+                address == own for address in addresses
+            ]
+            assert min(replica.unfinished_runs for replica in now.replicas) > 0
+            for replica in now.replicas:
+                assert 0 < replica.lease_until.ToNanoseconds() - now.time.ToNanoseconds() < 2e9

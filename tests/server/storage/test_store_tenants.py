@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
@@ -31,7 +32,7 @@ def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     new = [
         NewRun(
             run_id=full_name(tenant, run_id),
-            shard=0,
+            shard=IDS.index(run_id) % 3,
             config=RunConfig(schedule=SPEC),
             model_name="constant",
             model_digest=SPEC.digest(),
@@ -66,3 +67,10 @@ def test_a_count_is_of_one_tenant(store: Store, tenant: str) -> None:
     assert store.count_unfinished(tenant) == (len(IDS) - 1 if tenant in TENANTS else 0)
     finished = store.list(prefix="", status=RunStatus.FINISHED, after="", limit=9, tenant=tenant)
     assert [run.run_id for run in finished] == ([full_name(tenant, "a=1")] if tenant in TENANTS else [])
+
+
+@pytest.mark.parametrize("tenant", [*TENANTS, "none"])
+def test_unfinished_runs_are_counted_by_shard(store: Store, tenant: str) -> None:
+    """A tenant's unfinished runs are counted by shard; shards without any are left out."""
+    shards = [index % 3 for index, run_id in enumerate(IDS) if run_id != "a=1"]
+    assert store.unfinished_by_shard(tenant) == (Counter(shards) if tenant in TENANTS else {})

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from google.protobuf.duration_pb2 import Duration
 
 from mlrs_proto import v1 as pb
+from mlrs_server.cluster.overview import ReplicaStatus
 from mlrs_server.rpc.convert.runs import time_to_proto
 from mlrs_server.telemetry.figures import DaemonFigures, resident_bytes
 from mlrs_server.telemetry.latency import BOUNDS_S
 
 
-def daemon_status_to_proto(figures: DaemonFigures) -> pb.GetDaemonStatusResponse:
-    """Return the figures of a daemon as a message."""
+def daemon_status_to_proto(
+    figures: DaemonFigures, replicas: Iterable[ReplicaStatus]
+) -> pb.GetDaemonStatusResponse:
+    """Return the figures of a daemon, and the replicas over its store, as a message."""
     return pb.GetDaemonStatusResponse(
         time=time_to_proto(time.time()),
         live_runs=figures.live_runs,
@@ -27,6 +30,7 @@ def daemon_status_to_proto(figures: DaemonFigures) -> pb.GetDaemonStatusResponse
         ranks_waiting=figures.rank_reducer.ranks_waiting,
         resident_memory_bytes=resident_bytes(),
         store=_store_to_proto(figures),
+        replicas=map(_replica_to_proto, replicas),
     )
 
 
@@ -45,6 +49,16 @@ def _store_to_proto(figures: DaemonFigures) -> pb.StoreStatus:
         flushes=flushes.count,
         flush_time=duration_to_proto(flushes.seconds),
         flush_failures=flushes.failures,
+    )
+
+
+def _replica_to_proto(replica: ReplicaStatus) -> pb.Replica:
+    return pb.Replica(
+        address=replica.address,
+        answering=replica.is_answering,
+        shards=replica.shards,
+        unfinished_runs=replica.unfinished_runs,
+        lease_until=None if replica.lease_until is None else time_to_proto(replica.lease_until),
     )
 
 
