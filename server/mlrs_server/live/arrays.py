@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import math
+from collections import Counter
 from collections.abc import Collection
 from typing import NamedTuple
 
@@ -85,6 +86,8 @@ class RunGroup:
         self.meta = MetaLog()
         self.ranked: dict[int, Ranked] = {}
         """How ranks share the runs whose ranks all report, by row."""
+        self.misses: dict[int, Counter[int]] = {}
+        """In how many steps ranks were missing, by row and rank, since the run of the row is in memory."""
         self.generation = 0
         """Increases with time; a record holds the generation in which its run was last observed."""
 
@@ -180,6 +183,11 @@ class RunGroup:
         else:
             self.ranked.pop(row, None)
 
+    def note_misses(self, row: int, reported: Collection[int]) -> None:
+        """Count the ranks of a run, other than those that reported, as missing in a step."""
+        missing = set(range(self.ranked[row].world_size)).difference(reported)
+        self.misses.setdefault(row, Counter()).update(missing)
+
     def done_rows(self) -> npt.NDArray[np.intp]:
         """Return the open rows of runs that are finished and stored to their last step."""
         return np.flatnonzero(self._stored() & (self.records["status"] == RunStatus.FINISHED))
@@ -220,6 +228,7 @@ class RunGroup:
         """Mark a closed row as free."""
         self.run_ids[row] = ""
         self.ranked.pop(row, None)
+        self.misses.pop(row, None)
         self.records[row] = np.zeros((), RECORD)
         heapq.heappush(self._free, row)
 

@@ -37,6 +37,8 @@ class PendingBarrier:
     late: bool = False
     """Whether the straggler timeout has passed."""
     timer: asyncio.TimerHandle | None = None
+    since: float = 0.0
+    """When the first rank reported, on the event loop's clock."""
     reports: dict[int, Report] = field(default_factory=dict)
     """By rank."""
     waiting: dict[int, set[Waiting]] = field(default_factory=dict)

@@ -36,6 +36,7 @@ from mlrs_server.live.engine import Engine
 from mlrs_server.live.live_runs import LiveRuns
 from mlrs_server.live.recall import Recaller
 from mlrs_server.ranks.barrier import Advised, Outcome, PendingBarrier, Waiting
+from mlrs_server.ranks.status import RankStatus, rank_status
 
 log = structlog.get_logger()
 
@@ -65,6 +66,13 @@ class RankReducer:
     def ranks_waiting(self) -> int:
         """The number of ranks that wait at pending barriers. May be read on any thread."""
         return sum(barrier.ranks_waiting for barrier in list(self._pending.values()))
+
+    def status(self, run_id: str) -> RankStatus | None:
+        """Return the ranks of a run at present; `None`: it has none, or is not in memory."""
+        live = self._live.find(run_id)
+        if live is None:
+            return None
+        return rank_status(live, self._pending.get(live.handle), asyncio.get_running_loop().time())
 
     def drain(self) -> None:
         """Fail all calls that wait, and take no more reports."""
@@ -221,9 +229,11 @@ class RankReducer:
             if not report.repeats(before):
                 raise _other_report(barrier, rank, before, report)
             return
-        timeout_s = barrier.ranked.config.straggler_timeout_s
-        if not barrier.reports and timeout_s is not None:
-            barrier.timer = asyncio.get_running_loop().call_later(timeout_s, self._time_out, barrier)
+        if not barrier.reports:
+            loop, timeout_s = asyncio.get_running_loop(), barrier.ranked.config.straggler_timeout_s
+            barrier.since = loop.time()
+            if timeout_s is not None:
+                barrier.timer = loop.call_later(timeout_s, self._time_out, barrier)
         barrier.reports[rank] = report
 
     def _time_out(self, barrier: PendingBarrier) -> None:
@@ -242,6 +252,7 @@ class RankReducer:
         outcome = self._advise(barrier, reduced(reports, cast("RankReduction", ranked.config.reduction)))
         if len(reports) < ranked.world_size and isinstance(outcome, Advised):
             del self._pending[barrier.handle]
+            barrier.group.note_misses(barrier.row, reports)
             task = asyncio.get_running_loop().create_task(self._resolve_stored(barrier, outcome))
             self._storing.add(task)
             task.add_done_callback(self._storing.discard)

@@ -95,8 +95,10 @@ class AdvisorService(AdvisorServiceServicer):
 
     async def GetRun(self, request: pb.GetRunRequest, context: Context) -> pb.GetRunResponse:
         """Read a run."""
-        view = await self._records.get(current_caller().full(request.run_id))
-        return pb.GetRunResponse(run=convert.run_to_proto(view))
+        run_id = current_caller().full(request.run_id)
+        view = await self._records.get(run_id)
+        ranks = convert.rank_status_to_proto(self._rank_reducer.status(run_id))
+        return pb.GetRunResponse(run=convert.run_to_proto(view), ranks=ranks)
 
     async def ListRuns(self, request: pb.ListRunsRequest, context: Context) -> pb.ListRunsResponse:
         """List runs; the page token is the position at the end of the previous page."""

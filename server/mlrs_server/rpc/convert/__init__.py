@@ -40,7 +40,7 @@ from mlrs_server.rpc.convert.runs import (
     step_from_proto,
 )
 from mlrs_server.rpc.convert.searches import report_from_proto, search_to_proto
-from mlrs_server.rpc.convert.status import daemon_status_to_proto, duration_to_proto
+from mlrs_server.rpc.convert.status import daemon_status_to_proto, duration_to_proto, rank_status_to_proto
 from mlrs_server.rpc.convert.tasks import task_to_proto, view_to_proto
 
 __all__ = [
@@ -70,6 +70,7 @@ __all__ = [
     "pieces_from_proto",
     "promoted_to_proto",
     "promotion_from_proto",
+    "rank_status_to_proto",
     "record_to_proto",
     "report_from_proto",
     "results_to_proto",

@@ -1,4 +1,4 @@
-"""Conversion of the figures of a daemon."""
+"""Conversion of how a daemon is, and of how the ranks of a run are."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from mlrs_proto import v1 as pb
 from mlrs_server.cluster.overview import ReplicaStatus
+from mlrs_server.ranks.status import RankStatus
 from mlrs_server.rpc.convert.runs import time_to_proto
 from mlrs_server.telemetry.figures import DaemonFigures, resident_bytes
 from mlrs_server.telemetry.latency import BOUNDS_S
@@ -59,6 +60,18 @@ def _replica_to_proto(replica: ReplicaStatus) -> pb.Replica:
         shards=replica.shards,
         unfinished_runs=replica.unfinished_runs,
         lease_until=None if replica.lease_until is None else time_to_proto(replica.lease_until),
+    )
+
+
+def rank_status_to_proto(status: RankStatus | None) -> pb.RankStatus | None:
+    """Return the ranks of a run as a message."""
+    if status is None:
+        return None
+    return pb.RankStatus(
+        step=status.step,
+        reported=status.reported,
+        waiting=None if status.waiting_s is None else duration_to_proto(status.waiting_s),
+        misses=[pb.RankMisses(rank=rank, steps=steps) for rank, steps in status.misses],
     )
 
 
