@@ -81,6 +81,17 @@ def test_a_token_is_shown_once(tmp_path: Path) -> None:
     assert all(word in listed for word in ("acme", "advise", "ci", "until 20"))
 
 
+def test_a_token_to_read_is_listed_as_such(tmp_path: Path) -> None:
+    """`create --role read` makes a token that changes nothing, and the list says so."""
+    token_id = _created(tmp_path, "--role", "read").split("_")[1]
+    (line,) = [
+        line
+        for line in _mlrs("tokens", "list", "--data-dir", tmp_path).output.splitlines()
+        if token_id in line
+    ]
+    assert "read" in line
+
+
 def test_a_revoked_token_is_listed_as_such(tmp_path: Path) -> None:
     """`revoke` names what it revoked, and the list keeps it; an id of nothing is an error."""
     _created(tmp_path, "--tenant", "acme")

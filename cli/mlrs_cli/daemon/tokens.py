@@ -66,10 +66,11 @@ def tokens() -> None:
 )
 @click.option(
     "--role",
-    type=click.Choice(["advise", "adapt", "admin"]),
+    type=click.Choice(["read", "advise", "adapt", "admin"]),
     default="advise",
     show_default=True,
-    help="advise: open, observe, read and delete runs; adapt: meta mode too; admin: import models too.",
+    help="read: look at runs, tasks, models and the daemon, change nothing; advise: open, observe and delete "
+    "runs too; adapt: meta mode too; admin: import models too.",
 )
 @click.option("--expires", type=Lifetime(), metavar="30d", help="How long it is good. [default: for ever]")
 @click.option("--name", default="", help="What it is for, for the list.")
@@ -81,6 +82,7 @@ def create(
 
     \b
       mlrs tokens create --tenant acme --role advise --expires 30d --name ci
+      mlrs tokens create --tenant acme --role read --name dashboard
       TOKEN=$(mlrs tokens create --tenant acme)
     """
     from mlrs_server.auth.roles import Role

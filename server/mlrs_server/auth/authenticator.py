@@ -49,9 +49,7 @@ class Authenticator:
         Raises:
             AdvisorError: as for `admit`.
         """
-        return self._admitted(
-            "reflection", Role.ADMIN if self._reflection == "auto" else Role.ADVISE, metadata
-        )
+        return self._admitted("reflection", Role.ADMIN if self._reflection == "auto" else Role.READ, metadata)
 
     def _admitted(self, what: str, role: Role | None, metadata: Metadata) -> Caller:
         principal = self._principal_of(metadata)

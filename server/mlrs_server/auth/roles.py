@@ -8,11 +8,13 @@ import enum
 class Role(enum.IntEnum):
     """The role of a token; each role includes the ones before it."""
 
-    ADVISE = 1
-    """Open, observe, follow, finish and delete the tenant's runs; read and forget its tasks; read models."""
-    ADAPT = 2
+    READ = 1
+    """Read and follow the tenant's runs, tasks and models, and how the daemon is; change nothing."""
+    ADVISE = 2
+    """Open, observe, finish and delete runs, and forget tasks too."""
+    ADAPT = 3
     """Meta updates too."""
-    ADMIN = 3
+    ADMIN = 4
     """Import and promote models, set aliases, and use reflection too."""
 
     @property
@@ -24,33 +26,33 @@ class Role(enum.IntEnum):
 ROLE_OF: dict[str, Role] = {
     "OpenRun": Role.ADVISE,
     "BatchOpenRuns": Role.ADVISE,
-    "GetRun": Role.ADVISE,
-    "ListRuns": Role.ADVISE,
+    "GetRun": Role.READ,
+    "ListRuns": Role.READ,
     "UpdateRun": Role.ADVISE,
     "FinishRun": Role.ADVISE,
     "BatchFinishRuns": Role.ADVISE,
     "DeleteRun": Role.ADVISE,
     "SearchTrial": Role.ADVISE,
-    "GetSearch": Role.ADVISE,
+    "GetSearch": Role.READ,
     "Advise": Role.ADVISE,
     "StreamAdvice": Role.ADVISE,
-    "WatchRun": Role.ADVISE,
-    "SummarizeRecord": Role.ADVISE,
-    "SampleRecords": Role.ADVISE,
-    "ListRunEvents": Role.ADVISE,
+    "WatchRun": Role.READ,
+    "SummarizeRecord": Role.READ,
+    "SampleRecords": Role.READ,
+    "ListRunEvents": Role.READ,
     "Adapt": Role.ADAPT,
     "AdaptGradients": Role.ADAPT,
-    "ListModels": Role.ADVISE,
-    "GetModel": Role.ADVISE,
+    "ListModels": Role.READ,
+    "GetModel": Role.READ,
     "ImportModel": Role.ADMIN,
     "SetAlias": Role.ADMIN,
     "PromoteModel": Role.ADMIN,
     "RollbackAlias": Role.ADMIN,
-    "ListAliasChanges": Role.ADVISE,
-    "ListTasks": Role.ADVISE,
-    "GetTask": Role.ADVISE,
+    "ListAliasChanges": Role.READ,
+    "ListTasks": Role.READ,
+    "GetTask": Role.READ,
     "ForgetTask": Role.ADVISE,
-    "GetDaemon": Role.ADVISE,
-    "GetDaemonStatus": Role.ADVISE,
+    "GetDaemon": Role.READ,
+    "GetDaemonStatus": Role.READ,
 }
 """The role that each RPC needs. An RPC that is missing here cannot be called."""

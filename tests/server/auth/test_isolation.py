@@ -325,6 +325,52 @@ async def test_a_role_covers_what_the_table_says(home: Tenants, rpc: str, role: 
     assert code not in (Code.UNAUTHENTICATED, Code.INTERNAL)
 
 
+def test_readers_may_make_the_reading_calls() -> None:
+    """The role `read` covers the calls that read by their names, and no others."""
+    reading = ("Get", "List", "Watch", "Summarize", "Sample")
+    assert {rpc for rpc, role in ROLE_OF.items() if role == Role.READ} == {
+        rpc for rpc in RPCS if rpc.startswith(reading)
+    }
+
+
+async def test_a_reader_changes_nothing(home: Tenants, both: tuple[Caller, Caller]) -> None:
+    """A token to read reads all that there is, and each call that would change something is refused."""
+    owner, reader = both[0], home.caller("acme", Role.READ)
+    await home.known(reader)
+    await owner.call("SetAlias", pb.SetAliasRequest(alias="mine", model="secret"))
+    await owner.create("unbegun", horizon=1000, optimizer=pb.OPTIMIZER_SGD)
+    await owner.call("SearchTrial", *messages_of("SearchTrial", run_id="unbegun"))
+    before = await _seen(owner)
+    for rpc in RPCS:
+        messages = messages_of(rpc, run_id="unbegun" if "Search" in rpc else "theirs")
+        if ROLE_OF[rpc] == Role.READ:
+            assert await reader.call(rpc, *messages), rpc
+        else:
+            refusal = await reader.refused(rpc, *messages)
+            assert (refusal.code, refusal.reason) == (
+                Code.PERMISSION_DENIED,
+                "ERROR_REASON_PERMISSION_DENIED",
+            )
+            assert "this one has read" in refusal.message
+    assert await _seen(owner) == before
+
+
+async def test_a_reader_follows_a_run(home: Tenants, both: tuple[Caller, Caller]) -> None:
+    """A token to read follows a run as it grows."""
+    owner, reader = both[0], home.caller("acme", Role.READ)
+    await home.known(reader)
+    request = pb.WatchRunRequest(run_id="theirs", follow=True)
+    call = reader.stub.WatchRun(request, timeout=TIMEOUT, metadata=reader.metadata)
+    losses: list[float] = []
+    async with asyncio.timeout(TIMEOUT):
+        while len(losses) < 2:
+            losses += (await call.read()).losses
+            if losses == [1.0]:
+                await owner.call("Advise", pb.AdviseRequest(run_id="theirs", step=1, loss=2.0))
+    assert losses == [1.0, 2.0]
+    call.cancel()
+
+
 @pytest.mark.parametrize("how", ["revoked", "expired"])
 @pytest.mark.parametrize("rpc", ["StreamAdvice", "WatchRun", "ImportModel"])
 async def test_open_streams_end_with_their_token(
@@ -421,7 +467,7 @@ async def test_health_needs_no_token(home: Tenants) -> None:
         ("auto", Role.ADAPT, Code.PERMISSION_DENIED),
         ("auto", Role.ADMIN, Code.OK),
         ("on", None, Code.UNAUTHENTICATED),
-        ("on", Role.ADVISE, Code.OK),
+        ("on", Role.READ, Code.OK),
         ("off", Role.ADMIN, Code.UNIMPLEMENTED),
     ],
 )
