@@ -28,6 +28,8 @@ from mlrs.protocol.routing import Call
 from mlrs.transport.access import TLS, access_of
 from mlrs.transport.aio_connection import Connection
 from mlrs.values import arguments as check
+from mlrs.values.alias_types import AliasChange
+from mlrs.values.daemon_types import DaemonInfo, DaemonStatus, RankStatus
 from mlrs.values.meta_types import Adaptation
 from mlrs.values.options import (
     DEFAULT_TIMEOUT_S,
@@ -41,6 +43,8 @@ from mlrs.values.task_memory import TaskMemory
 from mlrs.values.task_types import TaskInfo
 from mlrs.values.types import ModelInfo, RecordChunk, RunInfo, RunStatus
 from mlrs.wire import calls
+from mlrs.wire.alias_calls import list_alias_changes
+from mlrs.wire.daemon_calls import get_daemon, get_daemon_status, get_rank_status
 from mlrs.wire.meta_calls import adapt, adapt_gradients
 from mlrs.wire.search_calls import get_search
 from mlrs.wire.task_calls import forget_task, get_task, list_tasks
@@ -188,6 +192,22 @@ class Advisor(AdvisorView[Connection]):
     async def model(self, name: str) -> ModelInfo:
         """Return a model by name, alias or `name@digest`."""
         return await self._invoke(calls.get_model(name))
+
+    async def alias_changes(self, alias: str) -> tuple[AliasChange, ...]:
+        """Return the models that an alias has pointed at, the newest first."""
+        return await self._invoke(list_alias_changes(alias))
+
+    async def daemon(self) -> DaemonInfo:
+        """Return which daemon answers."""
+        return await self._invoke(get_daemon())
+
+    async def status(self) -> DaemonStatus:
+        """Return how the daemon is."""
+        return await self._invoke(get_daemon_status())
+
+    async def rank_status(self, id: str) -> RankStatus | None:  # noqa: A002 # what users call it
+        """Return the ranks of a run at present. See `mlrs.Advisor.rank_status`."""
+        return await self._invoke(get_rank_status(id))
 
     async def adapt(
         self,

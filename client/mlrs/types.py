@@ -1,9 +1,19 @@
-"""What the daemon reports of runs, models and tasks, signals, and the enumerations of options and reports.
+"""What the daemon reports of runs, models, tasks and itself; signals; enumerations of options and reports.
 
 The values of the enumerations are strings, and every option also takes the string.
 """
 
 from mlrs.values.advised_step import AdvisedStep
+from mlrs.values.alias_types import AliasChange
+from mlrs.values.daemon_types import (
+    DaemonInfo,
+    DaemonStatus,
+    LatencyHistogram,
+    RankMisses,
+    RankStatus,
+    ReplicaInfo,
+    StoreStatus,
+)
 from mlrs.values.meta_types import Adaptation, MetaOrder, MetaOutcome, MetaRecord, MetaScope, MetaStatus
 from mlrs.values.search_types import FinishedTrial, FoundRate, Search, Trial
 from mlrs.values.signals import SignalRecord, Signals, ValidationRecord
@@ -22,10 +32,14 @@ from mlrs.values.types import (
 __all__ = [
     "Adaptation",
     "AdvisedStep",
+    "AliasChange",
+    "DaemonInfo",
+    "DaemonStatus",
     "Ending",
     "Expected",
     "FinishedTrial",
     "FoundRate",
+    "LatencyHistogram",
     "Measure",
     "MetaOrder",
     "MetaOutcome",
@@ -34,9 +48,12 @@ __all__ = [
     "MetaStatus",
     "ModelInfo",
     "PastRun",
+    "RankMisses",
     "RankReduction",
+    "RankStatus",
     "Recalled",
     "RecordChunk",
+    "ReplicaInfo",
     "RunConfig",
     "RunInfo",
     "RunStatus",
@@ -44,6 +61,7 @@ __all__ = [
     "Search",
     "SignalRecord",
     "Signals",
+    "StoreStatus",
     "TaskInfo",
     "TaskMemory",
     "Trial",

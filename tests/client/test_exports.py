@@ -45,10 +45,14 @@ NAMES = {
     mlrs.types: [
         "Adaptation",
         "AdvisedStep",
+        "AliasChange",
+        "DaemonInfo",
+        "DaemonStatus",
         "Ending",
         "Expected",
         "FinishedTrial",
         "FoundRate",
+        "LatencyHistogram",
         "Measure",
         "MetaOrder",
         "MetaOutcome",
@@ -57,9 +61,12 @@ NAMES = {
         "MetaStatus",
         "ModelInfo",
         "PastRun",
+        "RankMisses",
         "RankReduction",
+        "RankStatus",
         "Recalled",
         "RecordChunk",
+        "ReplicaInfo",
         "RunConfig",
         "RunInfo",
         "RunStatus",
@@ -67,6 +74,7 @@ NAMES = {
         "Search",
         "SignalRecord",
         "Signals",
+        "StoreStatus",
         "TaskInfo",
         "TaskMemory",
         "Trial",
@@ -171,7 +179,10 @@ def test_asyncio_mirrors_threads() -> None:
 def test_asyncio_waits_by_await() -> None:
     """What waits for the daemon in the threaded client is awaited, or iterated over, in the other."""
     waiting = {
-        "Advisor": ("close", "delete_run", "forget_task", "get_run", "get_search", "model", "task"),
+        "Advisor": (
+            *("close", "delete_run", "forget_task", "get_run", "get_search", "model", "task"),
+            *("alias_changes", "daemon", "rank_status", "status"),
+        ),
         "Run": ("adapt", "finish", "next_lr", "search"),
         "Sweep": ("adapt", "finish", "next_lrs"),
         "Pending": ("advice", "lr"),

@@ -17,6 +17,8 @@ from mlrs.protocol.routing import Call
 from mlrs.transport.access import TLS, access_of
 from mlrs.transport.connection import Connection
 from mlrs.values import arguments as check
+from mlrs.values.alias_types import AliasChange
+from mlrs.values.daemon_types import DaemonInfo, DaemonStatus, RankStatus
 from mlrs.values.meta_types import Adaptation
 from mlrs.values.options import (
     DEFAULT_TIMEOUT_S,
@@ -30,6 +32,8 @@ from mlrs.values.task_memory import TaskMemory
 from mlrs.values.task_types import TaskInfo
 from mlrs.values.types import ModelInfo, RecordChunk, RunInfo, RunStatus
 from mlrs.wire import calls
+from mlrs.wire.alias_calls import list_alias_changes
+from mlrs.wire.daemon_calls import get_daemon, get_daemon_status, get_rank_status
 from mlrs.wire.meta_calls import adapt, adapt_gradients
 from mlrs.wire.search_calls import get_search
 from mlrs.wire.task_calls import forget_task, get_task, list_tasks
@@ -350,6 +354,31 @@ class Advisor(AdvisorView[Connection]):
     def model(self, name: str) -> ModelInfo:
         """Return a model by name, alias or `name@digest`. Raises `ModelNotFoundError`."""
         return self._invoke(calls.get_model(name))
+
+    def alias_changes(self, alias: str) -> tuple[AliasChange, ...]:
+        """Return the models that an alias has pointed at, the newest first, 100 at most.
+
+        Raises `ModelNotFoundError` if there is no such alias.
+        """
+        return self._invoke(list_alias_changes(alias))
+
+    def daemon(self) -> DaemonInfo:
+        """Return which daemon answers: its version, and since when it serves."""
+        return self._invoke(get_daemon())
+
+    def status(self) -> DaemonStatus:
+        """Return how the daemon is: its load, its store, and the replicas beside it."""
+        return self._invoke(get_daemon_status())
+
+    def rank_status(self, id: str) -> RankStatus | None:  # noqa: A002 # what users call it
+        """Return the ranks of a run at present: who has reported its step, and who was missing.
+
+        Raises `RunNotFoundError` if there is no such run.
+
+        Returns:
+            The ranks; `None`: the run has none, or is not in the memory of the daemon that answers.
+        """
+        return self._invoke(get_rank_status(id))
 
     def adapt(
         self,

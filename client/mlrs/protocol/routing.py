@@ -22,7 +22,7 @@ class Call(Generic[T]):
     """One unary call."""
 
     method: str
-    """The method of `AdvisorService`, `ModelService` or `TaskService`."""
+    """The method of `AdvisorService`, `DaemonService`, `ModelService` or `TaskService`."""
     request: Any
     """The request message; for a client stream, a function that returns an iterator of messages."""
     read: Callable[[Any], T]

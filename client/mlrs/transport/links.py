@@ -9,10 +9,16 @@ from typing import Any
 from mlrs.transport.access import Access
 from mlrs.transport.channel import options_of
 from mlrs_proto.v1.advisor_service_pb2_grpc import AdvisorServiceStub
+from mlrs_proto.v1.daemon_service_pb2_grpc import DaemonServiceStub
 from mlrs_proto.v1.model_service_pb2_grpc import ModelServiceStub
 from mlrs_proto.v1.task_service_pb2_grpc import TaskServiceStub
 
-SERVICES: tuple[Callable[[Any], Any], ...] = (AdvisorServiceStub, ModelServiceStub, TaskServiceStub)
+SERVICES: tuple[Callable[[Any], Any], ...] = (
+    AdvisorServiceStub,
+    DaemonServiceStub,
+    ModelServiceStub,
+    TaskServiceStub,
+)
 """The stubs of the services, whose methods all have different names."""
 FEEDER_KEY = "mlrs-feeder"
 """The metadata by which a daemon knows that a process is still connected."""

@@ -1,0 +1,117 @@
+"""What a daemon reports of itself, of ranks and of aliases, with a real daemon, in both flavours."""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+from collections.abc import AsyncIterator, Iterator
+from importlib.metadata import version
+from typing import Any
+
+import grpc
+import pytest
+
+import mlrs
+from mlrs.types import AliasChange, LatencyHistogram, RankMisses, RankStatus, ReplicaInfo
+from mlrs_proto import v1 as pb
+from tests.client.conftest import done
+from tests.support.daemon import Daemon, write_random_model
+from tests.support.runs import opened
+from tests.support.stubs import Stub
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """A daemon with a small model."""
+    folder = tmp_path_factory.mktemp("daemon")
+    model = write_random_model(folder / "tiny.safetensors")
+    with Daemon(folder / "data", "--model", str(model)) as daemon:
+        yield daemon
+
+
+@pytest.fixture
+async def client(connect: Any, running: Daemon) -> AsyncIterator[Any]:
+    """An advisor of a flavour at the daemon."""
+    advisor = connect(running.address, timeout_s=20.0)
+    yield advisor
+    await done(advisor.close())
+
+
+async def test_the_daemon_names_itself(client: Any) -> None:
+    """`daemon` says the version, since when it serves, and that it stays."""
+    info = await done(client.daemon())
+    assert info.version == version("mlrs")
+    assert info.exit_after_idle_s is None
+    assert dt.timedelta() <= dt.datetime.now(dt.UTC) - info.start_time < dt.timedelta(hours=1)
+
+
+async def test_the_daemon_says_how_it_is(client: Any, running: Daemon) -> None:
+    """`status` counts what the client does, and names the store and the daemon alone."""
+    before = await done(client.status())
+    run = await opened(client, f"counted-{type(client).__module__}")
+    for step in range(3):
+        await done(run.next_lr(step, 1.0))
+    with pytest.raises(mlrs.errors.RunNotFoundError):
+        await done(client.get_run("nobody"))
+    now = await done(client.status())
+    assert now.answers["fresh"] - before.answers.get("fresh", 0) == 3
+    assert now.refusals["run_not_found"] - before.refusals.get("run_not_found", 0) == 1
+    assert sum(now.latency.counts) - sum(before.latency.counts) == 3
+    assert 0 < (now.latency.bound_of(0.5) or 0.0) <= (now.latency.bound_of(1.0) or 0.0)
+    assert (now.streams, now.pending_barriers, now.ranks_waiting) == (1, 0, 0)
+    assert now.live_runs >= 1
+    assert now.resident_memory_bytes > 2**20
+    assert (now.store.engine, now.store.works, now.store.flush_failures) == ("sqlite", True, 0)
+    assert now.time >= before.time
+    (alone,) = now.replicas
+    assert alone == ReplicaInfo(
+        address=running.address,
+        answering=True,
+        shards=256,
+        unfinished_runs=alone.unfinished_runs,
+        lease_until=None,
+    )
+
+
+async def test_ranks_that_were_missing_are_told(client: Any) -> None:
+    """`rank_status` says who was missing; a run without ranks has none."""
+    run_id = f"ranked-{type(client).__module__}"
+    options = {"rank": 1, "world_size": 2, "straggler_timeout_s": 0.02, "quorum": 0.5}
+    run = await opened(client, run_id, horizon=9, **options)
+    await done(run.next_lr(0, 1.0))
+    expected = RankStatus(
+        world_size=2, step=1, reported=(), waiting_s=None, misses=(RankMisses(rank=0, steps=1),)
+    )
+    assert await done(client.rank_status(run_id)) == expected
+    await opened(client, f"plain-{run_id}")
+    assert await done(client.rank_status(f"plain-{run_id}")) is None
+
+
+async def test_an_alias_has_a_history(client: Any, running: Daemon) -> None:
+    """`alias_changes` lists what an alias has pointed at, the newest first; an unknown one is an error."""
+    alias = f"mine-{type(client).__module__.replace('.', '-')}"
+    async with grpc.aio.insecure_channel(running.address) as channel:
+        for model in ("tiny", "mlr-snet"):
+            setting: Any = Stub(channel).SetAlias(pb.SetAliasRequest(alias=alias, model=model), timeout=20)
+            await setting
+    newest, first = await done(client.alias_changes(alias))
+    assert newest == AliasChange(time=newest.time, model=newest.model, cause="set")
+    assert (newest.model.partition("@")[0], first.model.partition("@")[0]) == ("mlr-snet", "tiny")
+    assert newest.time > first.time
+    with pytest.raises(mlrs.errors.ModelNotFoundError):
+        await done(client.alias_changes("nobodys"))
+
+
+@pytest.mark.parametrize(
+    ("counts", "median", "most"),
+    [
+        ((0, 0, 0), None, None),
+        ((3, 1, 0), 0.1, 1.0),
+        ((1, 0, 3), math.inf, math.inf),
+        ((1, 1, 0), 0.1, 1.0),
+    ],
+)
+def test_a_share_has_a_bound(counts: tuple[int, ...], median: float | None, most: float | None) -> None:
+    """`bound_of` is the least bound that a share of the messages did not exceed; none without messages."""
+    histogram = LatencyHistogram(upper_bounds_s=(0.1, 1.0), counts=counts)
+    assert (histogram.bound_of(0.5), histogram.bound_of(1.0)) == (median, most)
