@@ -24,6 +24,7 @@ COMMANDS = {
     "runs": "mlrs_cli.runs.commands",
     "tasks": "mlrs_cli.tasks.commands",
     "models": "mlrs_cli.models.commands",
+    "status": "mlrs_cli.daemon.status",
     "health": "mlrs_cli.daemon.health",
     "stop": "mlrs_cli.daemon.stop",
     "store": "mlrs_cli.daemon.store",
