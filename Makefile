@@ -12,7 +12,7 @@ MEASURED := advice.latency advice.stalled advice.kernels meta.adapting training.
 	advice.live_runs advice.ranks advice.processes daemon.startup meta.meta_mode daemon.loop_lag
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-adapters test-matrix lint audit format performance proto clean
+.PHONY: help demo docs docs-links test test-slow test-adapters test-matrix lint audit format performance proto clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -36,6 +36,12 @@ help: ## List the targets.
 
 demo: .venv/.ready ## Train two models in two processes, advised by one daemon; print a table and draw a picture.
 	$(BIN)/python examples/demo.py
+
+docs: .venv/.ready ## Build the documentation site in docs/_build/html, offline; every warning is an error.
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --nitpicky --quiet docs docs/_build/html
+
+docs-links: .venv/.ready ## Check the links of the documentation to other sites. It needs the network, so CI does not run it.
+	$(BIN)/sphinx-build --builder linkcheck --quiet docs docs/_build/links
 
 test: lint ## Run lint, then every test that is not slow, in two processes for each core.
 	$(BIN)/pytest --numprocesses $(TESTERS) --dist loadfile --no-loadscope-reorder
@@ -79,5 +85,5 @@ proto: .venv/.ready .venv-proto/.ready ## Generate the Python stubs of the contr
 	$(BIN)/buf build proto --exclude-source-info --output proto/baseline.binpb
 
 clean: ## Remove everything that can be made again.
-	rm -rf .venv .venv-adapters .venv-matrix .venv-proto performance/results demo-output .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist
+	rm -rf .venv .venv-adapters .venv-matrix .venv-proto performance/results demo-output docs/_build docs/reference/api .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -39,22 +39,32 @@ class DaemonCollector(Collector):
         yield from self._advice()
         yield from self._store()
         yield _gauge("mlrs_runs_live", "Runs in memory", figures.live_runs)
-        yield _gauge("mlrs_streams", "Open streams of the service", figures.open_streams())
+        yield _gauge("mlrs_streams", "Open streams", figures.open_streams())
         yield _gauge(
             "mlrs_pending_barriers",
-            "Steps that some ranks have reported, and not enough",
+            "Runs of which some ranks have reported their loss of the next step, not enough for an answer",
             figures.rank_reducer.pending_barriers,
         )
         yield _gauge(
             "mlrs_ranks_waiting",
-            "Ranks that wait at pending barriers for the others",
+            "Ranks that wait for the others; stays up if a rank is missing or slower than the others",
             figures.rank_reducer.ranks_waiting,
         )
-        yield _gauge("mlrs_resident_memory_bytes", "Memory of the process in RAM", resident_bytes())
+        yield _gauge("mlrs_resident_memory_bytes", "Resident memory of the daemon", resident_bytes())
 
     def _advice(self) -> Iterator[Metric]:
-        yield _counter("mlrs_advice", "Answers given", "reason", self.figures.answers())
-        yield _counter("mlrs_refusals", "Entries and calls that failed", "reason", self.figures.refusals())
+        yield _counter(
+            "mlrs_advice",
+            "Answers, by reason; replayed: asked again; held: the loss was not finite",
+            "reason",
+            self.figures.answers(),
+        )
+        yield _counter(
+            "mlrs_refusals",
+            "Calls and observations that failed, by reason; internal is a defect of mlrs",
+            "reason",
+            self.figures.refusals(),
+        )
         latency = self.figures.latency
         bounds = (*map(str, BOUNDS_S), "+Inf")
         yield HistogramMetricFamily(
@@ -66,16 +76,19 @@ class DaemonCollector(Collector):
 
     def _store(self) -> Iterator[Metric]:
         flushes, updates = self.figures.flushes, self.figures.counts.updates
-        yield _gauge("mlrs_unflushed_answers", "Answers that are not stored yet", self.figures.unflushed)
+        yield _gauge("mlrs_unflushed_answers", "Answers that wait to be stored", self.figures.unflushed)
         yield SummaryMetricFamily(
-            "mlrs_flush_seconds", "Flushes to the store", count_value=flushes.count, sum_value=flushes.seconds
+            "mlrs_flush_seconds",
+            "Flushes to the store, and their time",
+            count_value=flushes.count,
+            sum_value=flushes.seconds,
         )
         by_outcome = {outcome.name.lower(): updates[outcome] for outcome in MetaOutcome}
-        yield _counter("mlrs_meta_updates", "Meta updates, by outcome", "outcome", by_outcome)
+        yield _counter("mlrs_meta_updates", "Meta updates, by their outcome", "outcome", by_outcome)
         yield CounterMetricFamily("mlrs_flush_failures", "Flushes that failed", value=flushes.failures)
         yield _gauge(
             "mlrs_seconds_since_durable_flush",
-            "Seconds since the last flush that stored something; relevant while answers wait",
+            "Seconds since the last flush that worked; rises also when there is nothing to store",
             self.figures.since_flush_s(),
         )
         yield _gauge(
