@@ -73,3 +73,4 @@ html_show_sphinx = False
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 linkcheck_anchors = False
+copybutton_prompt_text = "$ "

@@ -104,9 +104,9 @@ def heading(level: int, kind: str, name: str) -> Iterator[str]:
 def service(of: ServiceDescriptorProto, comments: Comments, at: int) -> Iterator[str]:
     """Yield a service, with a heading for each call."""
     yield from heading(2, "service", of.name)
-    yield comments.of(SERVICE, at) + "\n"
     if at == 0:
         yield comments.of(SYNTAX) + "\n"
+    yield comments.of(SERVICE, at) + "\n"
     for number, method in enumerate(of.method):
         takes, gives = (
             f"{'stream of ' if streams else ''}{link(kind)}"
