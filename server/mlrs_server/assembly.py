@@ -38,6 +38,7 @@ from mlrs_server.runs.opener import RunOpener
 from mlrs_server.runs.records import RunRecords
 from mlrs_server.runs.remembering import TaskMemory
 from mlrs_server.runs.searching import RunSearches
+from mlrs_server.runs.summaries import RunSummaries
 from mlrs_server.runs.watchers import Watchers
 from mlrs_server.storage import SqlStore
 from mlrs_server.telemetry.counts import AdviceCounts
@@ -108,7 +109,17 @@ def assembled(
     meta = MetaService(opener, Adaptation(live, stored), counts)
     rank_reducer = RankReducer(live, engine, recaller)
     advisor = AdvisorService(
-        opener, ending, records, searches, recaller, engine, rank_reducer, meta, counts, feeders
+        opener,
+        ending,
+        records,
+        RunSummaries(stored),
+        searches,
+        recaller,
+        engine,
+        rank_reducer,
+        meta,
+        counts,
+        feeders,
     )
     models = ModelService(catalog, Promotion(live, stored, catalog), config.data_dir)
     authenticator = Authenticator(tokens, config.limits_of, reflection=config.reflection)

@@ -17,13 +17,22 @@ from mlrs_server.live.replay import PAGE, Replay, replayed_from, stored_network
 from mlrs_server.models.catalog import ModelCatalog
 from mlrs_server.storage import Observations, SqlStore, StoredRun
 from mlrs_server.storage.codec import check_network
-from mlrs_server.storage.tables import meta_updates, networks, observations, run_of, runs, searches
+from mlrs_server.storage.tables import (
+    meta_updates,
+    networks,
+    observations,
+    run_events,
+    run_of,
+    runs,
+    searches,
+)
 
 OF_RUNS = {
     observations: "chunks of observations",
     meta_updates: "meta updates",
     networks: "networks",
     searches: "searches",
+    run_events: "events",
 }
 """The tables whose rows belong to runs, and what messages call the rows."""
 MADE_AGAIN = (

@@ -25,6 +25,7 @@ from mlrs_server.runs.opener import RunOpener
 from mlrs_server.runs.past import Outcome
 from mlrs_server.runs.records import RunRecords
 from mlrs_server.runs.searching import RunSearches
+from mlrs_server.runs.summaries import RunSummaries
 from mlrs_server.system.cooperative import cooperatively
 from mlrs_server.telemetry.counts import AdviceCounts
 from mlrs_server.telemetry.latency import now_s
@@ -40,6 +41,7 @@ class AdvisorService(AdvisorServiceServicer):
         opener: RunOpener,
         ending: RunEnding,
         records: RunRecords,
+        summaries: RunSummaries,
         searches: RunSearches,
         recaller: Recaller,
         engine: Engine,
@@ -52,6 +54,7 @@ class AdvisorService(AdvisorServiceServicer):
         self._opener = opener
         self._ending = ending
         self._records = records
+        self._summaries = summaries
         self._searches = searches
         self._recaller = recaller
         self._engine = engine
@@ -237,6 +240,32 @@ class AdvisorService(AdvisorServiceServicer):
         run_id = current_caller().full(request.run_id)
         async for view, first, record in self._records.watch(run_id, start, follow=request.follow):
             yield convert.record_to_proto(view, first, record)
+
+    async def SummarizeRecord(
+        self, request: pb.SummarizeRecordRequest, context: Context
+    ) -> pb.SummarizeRecordResponse:
+        """Read a part of a run's record in buckets."""
+        asked = convert.summary_from_proto(request)
+        summarized = await self._summaries.summarize(current_caller().full(request.run_id), asked)
+        return convert.summary_to_proto(summarized)
+
+    async def SampleRecords(
+        self, request: pb.SampleRecordsRequest, context: Context
+    ) -> pb.SampleRecordsResponse:
+        """Read a few steps of many runs."""
+        caller, count = current_caller(), convert.samples_from_proto(request)
+        samples = await self._summaries.sample([caller.full(run_id) for run_id in request.run_ids], count)
+        return pb.SampleRecordsResponse(
+            samples=[convert.sample_to_proto(one) async for one in cooperatively(samples)]
+        )
+
+    async def ListRunEvents(
+        self, request: pb.ListRunEventsRequest, context: Context
+    ) -> pb.ListRunEventsResponse:
+        """List the events of a run."""
+        after = convert.step_from_proto(request.after, "after")
+        events = await self._records.events(current_caller().full(request.run_id), after)
+        return convert.events_to_proto(events)
 
     # -------------------------------------------------------------------------------- meta
 

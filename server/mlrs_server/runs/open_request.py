@@ -54,6 +54,10 @@ class OpenRequest:
     """The id of the process that asks and will send the run's observations; "" if it gave none."""
     explore: Explore | None = None
     """What a new run takes from the memory of its task; `None`: nothing."""
+    fallback_from: int | None = None
+    """The first step that the client's fallback has answered since it opened the run last; `None`: none."""
+    fallback_steps: int | None = None
+    """The number of these steps; `None`: as many as there are up to the run's next step."""
 
     def __post_init__(self) -> None:
         """Check the ids, the world size and the step."""

@@ -16,6 +16,7 @@ from mlrs_core.config import RunConfig
 from mlrs_core.memory import PastRun
 from mlrs_core.policy import put
 from mlrs_server.domain.ledger import RunStatus
+from mlrs_server.domain.run_events import RunEvent, RunEventKind
 from mlrs_server.domain.run_snapshot import first_snapshot
 from mlrs_server.domain.shards import shard_of
 from mlrs_server.errors import about
@@ -28,6 +29,7 @@ from mlrs_server.live.views import view_of
 from mlrs_server.models.catalog import ModelCatalog, ModelsNow
 from mlrs_server.models.files import SHORT_DIGEST
 from mlrs_server.runs.changes import RunChanges, log_runs
+from mlrs_server.runs.events import fallback_event, rewound_event
 from mlrs_server.runs.feeders import Feeders
 from mlrs_server.runs.needs import RunNeeds
 from mlrs_server.runs.open_request import (
@@ -151,7 +153,9 @@ class RunOpener:
             created = await self._create(new, dropped, ended, among=len(requests))
             resumed = await self._resume(existing, models, unstored, among=len(requests))
             runs |= {run.run_id: run for run in (*created, *resumed)}
-            await self._takeovers.take([(request, runs[run.run_id]) for request, run in existing])
+            reopened = [(request, runs[run.run_id]) for request, run in existing]
+            await self._takeovers.take(reopened, taken_over)
+            await self._record_fallbacks(requests, runs)
         is_new = {run.run_id for run in created} | {one.run_id for one in requests if one.mode == "create"}
         opened = []
         async for request in cooperatively(requests):
@@ -285,14 +289,25 @@ class RunOpener:
                 log_runs("run_rewound", "runs_rewound", rewound, step=rewound[0].snapshot.next_step)
         return resumed
 
+    async def _record_fallbacks(self, requests: Sequence[OpenRequest], runs: Mapping[str, StoredRun]) -> None:
+        """Record which steps the fallbacks of clients have answered, as far as these say so."""
+        events = list[tuple[RunKey, RunEvent | None]]()
+        for request in requests:
+            run = runs[request.run_id]
+            if (event := fallback_event(request, self._live.next_step(run))) is not None:
+                events.append((run, event))
+        if events:
+            await self._stored.in_store(lambda store: store.add_events(events))
+
     async def _rewind(self, stored: StoredRun, step: int) -> StoredRun:
         """Rewind a run so that `step` is its next step. Its handles become stale."""
         with self._live.reserved(stored) as slot:
             await self._live.flush([stored.run_id])
             replayed = await self._stored.replay(stored, step)
+            event = rewound_event(self._live.next_step(stored), step)
             reach("lifecycle.rewind")
             with self._live.dropped_if_ambiguous(stored.run_id):
-                await self._stored.in_store(lambda store: store.rewind(stored, replayed.snapshot))
+                await self._stored.in_store(lambda store: store.rewind(stored, replayed.snapshot, event))
                 reach("lifecycle.rewound")
             rewound = replace(stored, snapshot=replayed.snapshot)
             self._live.put(slot, rewound, replayed)
@@ -336,7 +351,8 @@ class RunOpener:
             return stored
         size = request.world_size or stored.world_size
         if size != stored.world_size:
-            await self._stored.in_store(lambda store: store.resize(stored, size))
+            event = RunEvent(kind=RunEventKind.RESIZED, step=self._live.next_step(stored), count=size)
+            await self._stored.in_store(lambda store: store.resize(stored, size, event))
             log.info("run_resized", run_id=stored.run_id, world_size=size)
         live = self._live.load(stored)
         live.group.share(live.row, stored.config.ranks, size)

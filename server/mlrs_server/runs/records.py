@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 
 from mlrs_server.domain.ledger import RunStatus
+from mlrs_server.domain.run_events import RecordedEvent
 from mlrs_server.domain.updates import MetaUpdate
 from mlrs_server.errors import (
     draining,
@@ -44,6 +45,15 @@ class RunRecords:
         """
         (view,) = await self._stored.views([await self._stored.get(run_id)])
         return view
+
+    async def events(self, run_id: str, after: int) -> Sequence[RecordedEvent]:
+        """Return the events of a run beyond a number, in order.
+
+        Raises:
+            AdvisorError: there is no such run.
+        """
+        run = await self._stored.get_durable(run_id)
+        return await self._stored.in_store(lambda store: store.run_events(run.key, after))
 
     async def list(
         self, *, prefix: str, status: RunStatus | None, after: str | Recency, limit: int, tenant: str = ""

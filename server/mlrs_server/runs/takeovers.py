@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 
 from mlrs_server.domain.ledger import RunStatus
+from mlrs_server.domain.run_events import RunEvent
 from mlrs_server.errors import AdvisorError, other_feeder
 from mlrs_server.failpoints import reach
 from mlrs_server.live.live_runs import LiveRuns
 from mlrs_server.live.stored_runs import StoredRuns
 from mlrs_server.runs.changes import log_runs
+from mlrs_server.runs.events import feeder_event
 from mlrs_server.runs.feeders import Feeders
 from mlrs_server.runs.open_request import OpenRequest
 from mlrs_server.storage import RunKey, Store, StoredRun
@@ -48,8 +50,14 @@ class Takeovers:
             and self._feeders.is_connected(tenant_of(run.run_id), run.feeder)
         }
 
-    async def take(self, opened: Sequence[tuple[OpenRequest, StoredRun]]) -> None:
+    async def take(
+        self, opened: Sequence[tuple[OpenRequest, StoredRun]], taken_over: Collection[str]
+    ) -> None:
         """Make the processes that open runs their feeders; the old feeders' handles become stale.
+
+        Args:
+            opened: the runs.
+            taken_over: the ids of those whose old feeders are connected.
 
         Raises:
             AdvisorError: the store fails; the runs of some feeders may have been taken over.
@@ -59,14 +67,18 @@ class Takeovers:
             if request.changes_feeder(run):
                 by_feeder.setdefault(request.feeder, []).append(run)
         for feeder, runs in by_feeder.items():
+            events = [(run, self._event(run, taken_over)) for run in runs]
             try:
-                await self._stored.in_store(partial(_set_feeder, runs, feeder))
+                await self._stored.in_store(partial(_set_feeder, runs, feeder, events))
                 reach("lifecycle.taken")
             except BaseException as error:
                 if not isinstance(error, AdvisorError) or error.ambiguous:  # the change may be stored
                     self._renew(runs)
                 raise
             self._renew(runs)
+
+    def _event(self, run: StoredRun, taken_over: Collection[str]) -> RunEvent | None:
+        return feeder_event(self._live.next_step(run), was_connected=run.run_id in taken_over)
 
     def _renew(self, runs: Sequence[StoredRun]) -> None:
         """Make the handles of runs that had another feeder stale."""
@@ -81,5 +93,7 @@ class Takeovers:
         self._feeders.opened(tenant_of(request.run_id), request.feeder)
 
 
-def _set_feeder(runs: Sequence[StoredRun], feeder: str, store: Store) -> None:
-    store.set_feeder(runs, feeder)
+def _set_feeder(
+    runs: Sequence[StoredRun], feeder: str, events: Sequence[tuple[RunKey, RunEvent | None]], store: Store
+) -> None:
+    store.set_feeder(runs, feeder, events)

@@ -62,6 +62,22 @@ def read_updates(connection: sa.Connection, key: int, first_step: int, limit: in
     return [_update_of(row) for row in connection.execute(query)]
 
 
+def last_updates_of(
+    connection: sa.Connection, key: int, first_step: int, end: int, width: int
+) -> Sequence[MetaUpdate]:
+    """Return the last meta update of each stretch of `width` steps of [first_step, end), in order.
+
+    The others are not read.
+
+    Raises:
+        DamagedError: one of these is damaged.
+    """
+    given = {"key": key, "first_step": first_step, "width": width, "end": end}
+    return (
+        [_update_of(row) for row in connection.execute(_LAST_OF_STRETCHES, given)] if first_step < end else []
+    )
+
+
 def last_updates(connection: sa.Connection, keys: Sequence[int]) -> Iterator[tuple[int, MetaUpdate]]:
     """Yield the newest meta update of each run, with the run's key, for as many runs as a statement can list.
 
@@ -99,6 +115,16 @@ def drop(connection: sa.Connection, key: int, step: int = 0) -> None:
 _OF_RUN = sa.select(runs.c.run_id, meta_updates.c.step, meta_updates.c.record).join_from(
     meta_updates, runs, runs.c.key == meta_updates.c.run_key
 )
+_LAST_OF_STRETCHES = sa.text("""WITH RECURSIVE stretches (begins) AS (
+    SELECT CAST(:first_step AS BIGINT)
+    UNION ALL SELECT begins + :width FROM stretches WHERE begins + :width < :end)
+SELECT runs.run_id, meta_updates.step, meta_updates.record
+FROM stretches JOIN runs ON runs.key = :key
+JOIN meta_updates ON meta_updates.run_key = runs.key AND meta_updates.step = (
+    SELECT max(step) FROM meta_updates
+    WHERE run_key = :key AND step >= begins AND step < begins + :width AND step < :end)
+ORDER BY meta_updates.step""")
+"""The last update of each stretch: one look into the primary key for each, however many updates it has."""
 _OTHERS = meta_updates.alias()
 _NEWEST = _OF_RUN.add_columns(meta_updates.c.run_key).where(
     runs.c.key.in_(sa.bindparam("keys", expanding=True)),

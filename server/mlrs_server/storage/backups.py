@@ -28,13 +28,24 @@ from mlrs_server.storage.tables import (
     networks,
     observations,
     past_runs,
+    run_events,
     runs,
     searches,
 )
 
 ROWS = 1000
 """The number of rows copied at a time."""
-COPIED = (runs, observations, meta_updates, networks, searches, past_runs, model_names, alias_changes)
+COPIED = (
+    runs,
+    observations,
+    meta_updates,
+    networks,
+    searches,
+    past_runs,
+    run_events,
+    model_names,
+    alias_changes,
+)
 """The tables copied as a whole. Ownership by replicas is left out; models are copied one by one."""
 
 Progress = Callable[[int], None]

@@ -21,9 +21,17 @@ CHUNK = 8192
 STRETCHES = 500
 """Stretches that a statement of `recall` lists."""
 _chunk = observations.c
+_BEFORE = observations.alias("before")
 _OF_RUN = sa.select(runs.c.run_id, _chunk.first_step, _chunk.steps, _chunk.record).join_from(
     observations, runs, runs.c.key == _chunk.run_key
 )
+_OF_STEPS = """WITH wanted (step) AS (VALUES {steps})
+SELECT chunk.first_step, chunk.record FROM observations AS chunk
+WHERE chunk.run_key = {key} AND chunk.first_step IN (
+    SELECT (SELECT max(first_step) FROM observations WHERE run_key = {key} AND first_step <= wanted.step)
+    FROM wanted)
+ORDER BY chunk.first_step"""
+"""The chunks that some steps are in."""
 _OF_STRETCHES = """WITH wanted (stretch, run_key, first_step, last_step) AS (VALUES {stretches})
 SELECT wanted.stretch, chunk.first_step, chunk.record
 FROM wanted JOIN observations AS chunk ON chunk.run_key = wanted.run_key
@@ -34,14 +42,16 @@ ORDER BY wanted.stretch, chunk.first_step"""
 """The chunks of some stretches. These are written out, as a statement may have fewer parameters than that."""
 
 
-def read(connection: sa.Connection, key: int, first_step: int, limit: int) -> Observations:
-    """Return a run's record from a step on, at most `limit` steps.
+def read(
+    connection: sa.Connection, key: int, first_step: int, limit: int, most_chunks: int | None = None
+) -> Observations:
+    """Return a run's record from a step on, at most `limit` steps, and of so many chunks if that is given.
 
     Raises:
         AdvisorError: a chunk is damaged, or one is missing.
     """
     overlaps = _overlapping(key, first_step, first_step + limit)
-    rows = connection.execute(_OF_RUN.where(overlaps).order_by(_chunk.first_step)).all()
+    rows = connection.execute(_OF_RUN.where(overlaps).order_by(_chunk.first_step).limit(most_chunks)).all()
     if not rows:
         return NO_RECORD
     begins = min(first_step, rows[0].first_step)
@@ -81,6 +91,16 @@ def recall(connection: sa.Connection, keys: npt.NDArray[np.int64], steps: Steps)
         extras.append(SparseExtras(order[some][part.extras.positions], part.extras.values))
     positions, values = [part.positions for part in extras], [part.values for part in extras]
     return replace(result, extras=SparseExtras.sorted(np.concatenate(positions), np.concatenate(values)))
+
+
+def pick(connection: sa.Connection, key: int, steps: Steps) -> Observations:
+    """Return what is recorded of a few steps of a run, (n,), ascending; the reason is 0 where nothing is.
+
+    Each chunk that one of them is in is read once, and no other. A chunk that is damaged counts as not there.
+    """
+    listed = ", ".join(f"({step})" for step in steps.tolist())
+    rows = connection.exec_driver_sql(_OF_STEPS.format(key=int(key), steps=listed)) if listed else ()
+    return unpack_steps([(0, *row) for row in rows], np.zeros(len(steps), np.int64), steps)
 
 
 def cut(connection: sa.Connection, key: int, step: int) -> None:
@@ -135,5 +155,15 @@ def _fitting(sizes: Sequence[int]) -> int:
 
 
 def _overlapping(key: int, start: int, end: int) -> sa.ColumnElement[bool]:
-    """Return the condition of a run's chunks that begin before `end` and end after `start`."""
-    return sa.and_(_chunk.run_key == key, _chunk.first_step < end, _chunk.first_step + _chunk.steps > start)
+    """Return the condition of a run's chunks that begin before `end` and end after `start`.
+
+    The chunks before the one that `start` may be in are not looked at, since a run may have many.
+    """
+    of_run = _BEFORE.c.run_key == key
+    first = sa.select(sa.func.max(_BEFORE.c.first_step)).where(of_run, _BEFORE.c.first_step <= start)
+    return sa.and_(
+        _chunk.run_key == key,
+        _chunk.first_step >= sa.func.coalesce(first.scalar_subquery(), 0),
+        _chunk.first_step < end,
+        _chunk.first_step + _chunk.steps > start,
+    )

@@ -17,6 +17,7 @@ from mlrs_server.domain.extras import NO_EXTRAS, SparseExtras
 from mlrs_server.domain.ledger import Records, RunStatus
 from mlrs_server.domain.model_index import Index
 from mlrs_server.domain.observations import Bytes, Table
+from mlrs_server.domain.run_events import RecordedEvent, RunEvent
 from mlrs_server.domain.run_snapshot import RunSnapshot
 from mlrs_server.domain.searches import RecordedSearch
 from mlrs_server.domain.updates import AppliedUpdate, MetaUpdate, WeightCheckpoints
@@ -246,10 +247,11 @@ class Store(Protocol):
         """Store new observations and meta updates of runs, all or none; idempotent."""
         ...
 
-    def read(self, key: int, first_step: int, limit: int) -> Observations:
+    def read(self, key: int, first_step: int, limit: int, *, most_chunks: int | None = None) -> Observations:
         """Return a run's record from a step on, at most `limit` steps.
 
-        A gap before its last step is an error that names the step.
+        With `most_chunks`, only so many of the chunks in which the steps were stored are read, at least one:
+        that bounds the time of the call. A gap before its last step is an error that names the step.
         """
         ...
 
@@ -260,8 +262,22 @@ class Store(Protocol):
         """
         ...
 
+    def pick(self, key: int, steps: Steps) -> Observations:
+        """Return what is recorded of a few steps of a run, (n,), ascending; only their chunks are read.
+
+        The reason is 0 where there is none, or a damaged one.
+        """
+        ...
+
     def read_updates(self, key: int, first_step: int, limit: int) -> Sequence[MetaUpdate]:
         """Return a run's meta updates of the steps [first_step, first_step + limit), in order."""
+        ...
+
+    def last_updates_of(self, key: int, first_step: int, end: int, width: int) -> Sequence[MetaUpdate]:
+        """Return the last meta update of each stretch of `width` steps of [first_step, end), in order.
+
+        Stretches that have none are left out; other updates are not read.
+        """
         ...
 
     def last_updates(self, keys: Sequence[int]) -> dict[int, MetaUpdate]:
@@ -290,12 +306,25 @@ class Store(Protocol):
         """Replace the config, and the state, of a run that has no observation yet."""
         ...
 
-    def resize(self, run: StoredRun, world_size: int) -> None:
-        """Set the number of a run's ranks."""
+    def resize(self, run: StoredRun, world_size: int, event: RunEvent | None = None) -> None:
+        """Set the number of a run's ranks, and record the event, if one is given."""
         ...
 
-    def set_feeder(self, taken: Sequence[StoredRun], feeder: str) -> None:
-        """Set the feeder of some runs, all or none."""
+    def set_feeder(
+        self, taken: Sequence[StoredRun], feeder: str, events: Sequence[tuple[RunKey, RunEvent | None]] = ()
+    ) -> None:
+        """Set the feeder of some runs, and record events of these, all or none."""
+        ...
+
+    def add_events(self, events: Sequence[tuple[RunKey, RunEvent | None]]) -> None:
+        """Record events of runs, all or none; a run keeps its newest 1000.
+
+        The event of a fallback that began at the same step as the newest one replaces that one's count.
+        """
+        ...
+
+    def run_events(self, key: int, after: int) -> Sequence[RecordedEvent]:
+        """Return the events of a run beyond a number, in order."""
         ...
 
     def finish(self, going: Sequence[StoredRun], ended: Sequence[tuple[StoredRun, PastRun]] = ()) -> None:
@@ -336,10 +365,11 @@ class Store(Protocol):
         """Forget the runs of a task by its full name, also those under way; return how many there were."""
         ...
 
-    def rewind(self, run: StoredRun, snapshot: RunSnapshot) -> None:
+    def rewind(self, run: StoredRun, snapshot: RunSnapshot, event: RunEvent | None = None) -> None:
         """Rewind a run to a snapshot: drop its record and its meta updates from `snapshot.next_step` on.
 
-        A checkpoint of its adapted weights that is newer is dropped, too, and how it ended.
+        A checkpoint of its adapted weights that is newer is dropped, too, and how it ended. The event
+        is recorded, if one is given.
         """
         ...
 

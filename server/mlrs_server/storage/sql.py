@@ -18,12 +18,13 @@ from mlrs_core.memory import PastRun
 from mlrs_core.policy import Steps
 from mlrs_server.domain.ledger import RunStatus
 from mlrs_server.domain.model_index import Index
+from mlrs_server.domain.run_events import RecordedEvent, RunEvent
 from mlrs_server.domain.run_snapshot import RunSnapshot
 from mlrs_server.domain.searches import RecordedSearch
 from mlrs_server.domain.updates import MetaUpdate
 from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.failpoints import reach
-from mlrs_server.storage import adapted, codec, naming, observation_log, past_runs, searches
+from mlrs_server.storage import adapted, codec, naming, observation_log, past_runs, run_events, searches
 from mlrs_server.storage.chunks import pack_chunks
 from mlrs_server.storage.engines.dialect import READS, Dialect, Row
 from mlrs_server.storage.fence import Fence
@@ -255,20 +256,30 @@ class SqlStore:
             adapted.store_rows(connection, applied, checkpoints)
             reach("store.commit")
 
-    def read(self, key: int, first_step: int, limit: int) -> Observations:
+    def read(self, key: int, first_step: int, limit: int, *, most_chunks: int | None = None) -> Observations:
         """Return a run's record from a step on, at most `limit` steps."""
         with self.reading() as connection:
-            return observation_log.read(connection, key, first_step, limit)
+            return observation_log.read(connection, key, first_step, limit, most_chunks)
 
     def recall(self, keys: npt.NDArray[np.int64], steps: Steps) -> Observations:
         """Return the recorded answers to steps of runs; the reason is 0 where none can be read."""
         with self.reading() as connection:
             return observation_log.recall(connection, keys, steps)
 
+    def pick(self, key: int, steps: Steps) -> Observations:
+        """Return what is recorded of a few steps of a run; the reason is 0 where none can be read."""
+        with self.reading() as connection:
+            return observation_log.pick(connection, key, steps)
+
     def read_updates(self, key: int, first_step: int, limit: int) -> Sequence[MetaUpdate]:
         """Return a run's meta updates of the steps [first_step, first_step + limit), in order."""
         with self.reading() as connection:
             return adapted.read_updates(connection, key, first_step, limit)
+
+    def last_updates_of(self, key: int, first_step: int, end: int, width: int) -> Sequence[MetaUpdate]:
+        """Return the last meta update of each stretch of `width` steps of [first_step, end), in order."""
+        with self.reading() as connection:
+            return adapted.last_updates_of(connection, key, first_step, end, width)
 
     def last_updates(self, keys: Sequence[int]) -> dict[int, MetaUpdate]:
         """Return the newest meta update of each run, by key, of those that have one that is not damaged."""
@@ -302,15 +313,31 @@ class SqlStore:
         with self._writing({run.shard}) as connection:
             connection.execute(runs.update().where(runs.c.key == run.key).values(**settled_values(run)))
 
-    def resize(self, run: StoredRun, world_size: int) -> None:
+    def resize(self, run: StoredRun, world_size: int, event: RunEvent | None = None) -> None:
         """Set the number of a run's ranks."""
         with self._writing({run.shard}) as connection:
             connection.execute(runs.update().where(runs.c.key == run.key).values(world_size=world_size))
+            _note(connection, run, event)
 
-    def set_feeder(self, taken: Sequence[StoredRun], feeder: str) -> None:
-        """Set the feeder of some runs, all or none."""
+    def set_feeder(
+        self, taken: Sequence[StoredRun], feeder: str, events: Sequence[tuple[RunKey, RunEvent | None]] = ()
+    ) -> None:
+        """Set the feeder of some runs, and record events of these, all or none."""
         with self._writing({run.shard for run in taken}) as connection:
             _set(connection, taken, feeder=feeder)
+            for run, event in events:
+                _note(connection, run, event)
+
+    def add_events(self, events: Sequence[tuple[RunKey, RunEvent | None]]) -> None:
+        """Record events of runs, all or none."""
+        with self._writing({run.shard for run, _ in events}) as connection:
+            for run, event in events:
+                _note(connection, run, event)
+
+    def run_events(self, key: int, after: int) -> Sequence[RecordedEvent]:
+        """Return the events of a run beyond a number, in order."""
+        with self.reading() as connection:
+            return run_events.of_run(connection, key, after)
 
     def finish(self, going: Sequence[StoredRun], ended: Sequence[tuple[StoredRun, PastRun]] = ()) -> None:
         """Mark some runs as finished, all or none, and store how runs ended."""
@@ -349,13 +376,14 @@ class SqlStore:
         with self.transaction() as connection:
             return past_runs.forget(connection, task)
 
-    def rewind(self, run: StoredRun, snapshot: RunSnapshot) -> None:
+    def rewind(self, run: StoredRun, snapshot: RunSnapshot, event: RunEvent | None = None) -> None:
         """Rewind a run to a snapshot: drop what is recorded from `snapshot.next_step` on."""
         with self._writing({run.shard}) as connection:
             observation_log.cut(connection, run.key, snapshot.next_step)
             adapted.drop(connection, run.key, snapshot.next_step)
             past_runs.reopen(connection, run.key)
             connection.execute(MOVE, [moved_to(run.key, snapshot)])
+            _note(connection, run, event)
 
     def loose(
         self, *, at_least: int, before: float, shards: Collection[int] | None, limit: int
@@ -410,12 +438,19 @@ def _set(connection: sa.Connection, some: Sequence[StoredRun], **values: object)
         connection.execute(runs.update().where(runs.c.key.in_(keys)).values(**values))
 
 
+def _note(connection: sa.Connection, run: RunKey, event: RunEvent | None) -> None:
+    """Record an event of a run, if there is one."""
+    if event is not None:
+        run_events.add(connection, run, event)
+
+
 def _delete(connection: sa.Connection, run: RunKey) -> None:
     """Delete a run and its record."""
     connection.execute(observations.delete().where(observations.c.run_key == run.key))
     adapted.drop(connection, run.key)
     searches.drop(connection, run.key)
     past_runs.drop(connection, run.key)
+    run_events.drop(connection, run.key)
     connection.execute(runs.delete().where(runs.c.key == run.key))
 
 

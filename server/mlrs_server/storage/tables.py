@@ -100,6 +100,20 @@ past_runs = sa.Table(
 """How the runs of a task ended, by the task's full name; no `record`: the run is under way. `time` is when it
 ended, or was created. `family` is the kind of optimizer that it says something about; "": it says nothing."""
 
+run_events = sa.Table(
+    "run_events",
+    metadata,
+    sa.Column("run_key", WHOLE, primary_key=True, autoincrement=False),
+    sa.Column("number", WHOLE, primary_key=True, autoincrement=False),
+    sa.Column("time", sa.Float, nullable=False),
+    sa.Column("kind", sa.Integer, nullable=False),
+    sa.Column("step", WHOLE, nullable=False),
+    sa.Column("from_step", WHOLE),
+    sa.Column("count", WHOLE),
+    sqlite_with_rowid=False,
+)
+"""What happened to runs besides their observations: the newest events of each, with their numbers from 1."""
+
 replicas = sa.Table(
     "replicas",
     metadata,

@@ -45,6 +45,8 @@ OF_ONE_RUN = (
     "GetSearch",
     "Advise",
     "WatchRun",
+    "SummarizeRecord",
+    "ListRunEvents",
 )
 """RPCs about a run that they name."""
 NAMING_NOTHING = {"GetDaemonStatus"}
@@ -123,7 +125,7 @@ async def test_a_full_name_opens_nothing(
     """The full names of runs inside the daemon are not accepted as ids from any caller."""
     caller = both[1] if tenant else home.caller(tenant)
     await home.known(caller)
-    for rpc in (*OF_ONE_RUN, "BatchFinishRuns"):
+    for rpc in (*OF_ONE_RUN, "BatchFinishRuns", "SampleRecords"):
         refusal = await caller.refused(rpc, *messages_of(rpc, run_id=name))
         assert refusal.code == Code.INVALID_ARGUMENT
     for request in (

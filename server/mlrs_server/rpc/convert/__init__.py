@@ -41,6 +41,13 @@ from mlrs_server.rpc.convert.runs import (
 )
 from mlrs_server.rpc.convert.searches import report_from_proto, search_to_proto
 from mlrs_server.rpc.convert.status import daemon_status_to_proto, duration_to_proto, rank_status_to_proto
+from mlrs_server.rpc.convert.summaries import (
+    events_to_proto,
+    sample_to_proto,
+    samples_from_proto,
+    summary_from_proto,
+    summary_to_proto,
+)
 from mlrs_server.rpc.convert.tasks import task_to_proto, view_to_proto
 
 __all__ = [
@@ -55,6 +62,7 @@ __all__ = [
     "daemon_status_to_proto",
     "duration_to_proto",
     "entries_from_proto",
+    "events_to_proto",
     "extras_of_one",
     "feeder_from_metadata",
     "gradients_header_from_proto",
@@ -75,9 +83,13 @@ __all__ = [
     "report_from_proto",
     "results_to_proto",
     "run_to_proto",
+    "sample_to_proto",
+    "samples_from_proto",
     "search_to_proto",
     "status_from_proto",
     "step_from_proto",
+    "summary_from_proto",
+    "summary_to_proto",
     "task_to_proto",
     "update_from_proto",
     "view_to_proto",

@@ -65,7 +65,22 @@ def opening_from_proto(message: pb.OpenRunRequest, tenant: str, *, among: int = 
             task=message.task,
             feeder=message.feeder,
             explore=explore_from_proto(message.explore),
+            **_fallback_from_proto(message),
         )
+
+
+def _fallback_from_proto(message: pb.OpenRunRequest) -> dict[str, int]:
+    """Return what a request says of the steps that its client's fallback has answered."""
+    told: dict[str, int] = {}
+    if message.HasField("fallback_from"):
+        told["fallback_from"] = step_from_proto(message.fallback_from, "fallback_from")
+    if message.HasField("fallback_steps"):
+        told["fallback_steps"] = step_from_proto(message.fallback_steps, "fallback_steps")
+        if not (told["fallback_steps"] and "fallback_from" in told):
+            raise invalid_field(
+                "fallback_steps", "must be at least 1, with fallback_from; leave both out if there are none"
+            )
+    return told
 
 
 def explore_from_proto(value: int) -> Explore | None:
