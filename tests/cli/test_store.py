@@ -21,13 +21,14 @@ import mlrs
 from mlrs_cli.root import command
 from mlrs_core.config import RunConfig, ScheduleKind, ScheduleSpec
 from mlrs_core.models.checkpoint import digest_of
+from mlrs_server.domain.notes import NoteChange
 from mlrs_server.errors import Reason
 from mlrs_server.models.catalog import ModelCatalog
 from mlrs_server.models.files import asking
 from mlrs_server.storage import SqlStore, chunks, codec, open_store
 from mlrs_server.storage.backups import back_up
 from mlrs_server.storage.sealing import seal
-from mlrs_server.storage.tables import observations, runs, searches
+from mlrs_server.storage.tables import observations, run_tags, runs, searches
 from tests.server.runs.searches import ask, searched
 from tests.server.storage.stored import create, facts, fill, got
 from tests.server.support import LOSSES, harness, raises
@@ -111,6 +112,8 @@ def filled(stored: StoreAddress) -> StoreAddress:
             await here.finish("b")
 
     asyncio.run(observe())
+    with closing(stored.opened()) as store:
+        store.change_notes("a", NoteChange(set_tags={"team": "vision", "kept": ""}, note="to keep\n\u2028"))
     return stored
 
 
@@ -186,6 +189,21 @@ DAMAGES: dict[str, tuple[Callable[[StoreAddress], Any], str, str]] = {
         lambda _: searches.insert().values(run_key=999, attempt=1, record=b"\0"),
         "",
         "1 searches are of no run",
+    ),
+    "note": (
+        lambda _: runs.update().where(runs.c.run_id == "a").values(note=b"\xff"),
+        "",
+        "its note or one of its tags is damaged; its learning rates do not depend on them",
+    ),
+    "tag": (
+        lambda _: run_tags.update().where(run_tags.c.name == b"kept").values(value=b"v" * 999),
+        "",
+        "its note or one of its tags is damaged; its learning rates do not depend on them",
+    ),
+    "tags of no run": (
+        lambda _: run_tags.insert().values(run_key=999, name=b"x", value=b""),
+        "",
+        "1 tags are of no run",
     ),
     "snapshot": (lambda _: runs.update().values(snapshot=b"\0" * 60), "", "damaged record of run 'a'"),
     "status": (lambda _: runs.update().values(status=77), "", "run 'a' is of a status, 77,"),

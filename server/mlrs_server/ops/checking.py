@@ -17,12 +17,14 @@ from mlrs_server.live.replay import PAGE, Replay, replayed_from, stored_network
 from mlrs_server.models.catalog import ModelCatalog
 from mlrs_server.storage import Observations, SqlStore, StoredRun
 from mlrs_server.storage.codec import check_network
+from mlrs_server.storage.notes import are_damaged
 from mlrs_server.storage.tables import (
     meta_updates,
     networks,
     observations,
     run_events,
     run_of,
+    run_tags,
     runs,
     searches,
 )
@@ -33,6 +35,7 @@ OF_RUNS = {
     networks: "networks",
     searches: "searches",
     run_events: "events",
+    run_tags: "tags",
 }
 """The tables whose rows belong to runs, and what messages call the rows."""
 MADE_AGAIN = (
@@ -44,6 +47,10 @@ PERHAPS = ", provided that the record gives it, which --replay checks"
 SEARCH_DAMAGED = (
     "the record of its search is damaged; its learning rates do not depend on it, but the search can neither "
     "be read nor continued"
+)
+NOTES_DAMAGED = (
+    "its note or one of its tags is damaged; its learning rates do not depend on them. Set it again with "
+    "`mlrs runs note` or `mlrs runs tag`"
 )
 BOTH = "its stored network is damaged, too, so it cannot continue: restore a backup, or delete the run"
 
@@ -103,7 +110,7 @@ def _checked(store: SqlStore, key: int, run_id: str, catalog: ModelCatalog | Non
     steps, problem = _check_record(store, run, replay)
     if run.config.meta is not None:
         problem = _with_network(store, run, catalog, replay, problem)
-    return Checked(run_id, steps, problem or _check_search(store, run))
+    return Checked(run_id, steps, problem or _check_search(store, run) or _check_notes(store, run))
 
 
 def _check_record(store: SqlStore, run: StoredRun, replay: Replay | None) -> tuple[int, str]:
@@ -135,6 +142,12 @@ def _check_search(store: SqlStore, run: StoredRun) -> str:
     except AdvisorError as error:
         return str(error)
     return ""
+
+
+def _check_notes(store: SqlStore, run: StoredRun) -> str:
+    """Read a run's note and tags; return a description of their damage, or ""."""
+    with store.reading() as connection:
+        return NOTES_DAMAGED if are_damaged(connection, run.key) else ""
 
 
 def _with_network(

@@ -20,7 +20,7 @@ from mlrs_server.live.replay import PAGE
 from mlrs_server.live.stored_runs import StoredRuns
 from mlrs_server.live.views import RunView, view_of
 from mlrs_server.runs.watchers import Watchers
-from mlrs_server.storage import Observations, Recency, Store, StoredRun
+from mlrs_server.storage import ANY, Observations, Position, Recency, RunTraits, Store, StoredRun
 from mlrs_server.storage.chunks import NO_RECORD
 
 
@@ -56,16 +56,21 @@ class RunRecords:
         return await self._stored.in_store(lambda store: store.run_events(run.key, after))
 
     async def list(
-        self, *, prefix: str, status: RunStatus | None, after: str | Recency, limit: int, tenant: str = ""
+        self,
+        *,
+        prefix: str,
+        status: RunStatus | None,
+        after: Position,
+        limit: int,
+        tenant: str = "",
+        traits: RunTraits = ANY,
     ) -> list[RunView]:
-        """Return a tenant's runs, ordered by id beyond the id `after`, or by recency; ids lack the tenant."""
+        """Return a tenant's runs beyond a position, in its order; ids lack the tenant."""
 
         def read(store: Store) -> Sequence[StoredRun]:
-            if isinstance(after, Recency):
-                return store.list_recent(
-                    prefix=prefix, status=status, after=after, limit=limit, tenant=tenant
-                )
-            return store.list(prefix=prefix, status=status, after=after, limit=limit, tenant=tenant)
+            return store.list(
+                prefix=prefix, status=status, after=after, limit=limit, tenant=tenant, traits=traits
+            )
 
         # Answers that are not stored may have changed the status and the time of the last update.
         if isinstance(after, Recency) or status in {RunStatus.ACTIVE, RunStatus.DIVERGED}:

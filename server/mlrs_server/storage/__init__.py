@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from mlrs_server.storage.factory import open_store, open_to_read
 from mlrs_server.storage.fence import Fence, NoFence
+from mlrs_server.storage.positions import ANY, Creation, Position, Recency, RunTraits
 from mlrs_server.storage.protocol import (
     NewRun,
     Observations,
-    Recency,
     RememberedTask,
     RunKey,
     RunUpdates,
@@ -22,13 +22,17 @@ from mlrs_server.storage.protocol import (
 from mlrs_server.storage.sql import SqlStore
 
 __all__ = [
+    "ANY",
+    "Creation",
     "Fence",
     "NewRun",
     "NoFence",
     "Observations",
+    "Position",
     "Recency",
     "RememberedTask",
     "RunKey",
+    "RunTraits",
     "RunUpdates",
     "SqlStore",
     "Store",

@@ -29,6 +29,7 @@ from mlrs_server.storage.tables import (
     observations,
     past_runs,
     run_events,
+    run_tags,
     runs,
     searches,
 )
@@ -37,6 +38,7 @@ ROWS = 1000
 """The number of rows copied at a time."""
 COPIED = (
     runs,
+    run_tags,
     observations,
     meta_updates,
     networks,

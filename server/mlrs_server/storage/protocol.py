@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -16,11 +15,13 @@ from mlrs_core.policy import Floats, States, Steps
 from mlrs_server.domain.extras import NO_EXTRAS, SparseExtras
 from mlrs_server.domain.ledger import Records, RunStatus
 from mlrs_server.domain.model_index import Index
+from mlrs_server.domain.notes import NoteChange
 from mlrs_server.domain.observations import Bytes, Table
 from mlrs_server.domain.run_events import RecordedEvent, RunEvent
 from mlrs_server.domain.run_snapshot import RunSnapshot
 from mlrs_server.domain.searches import RecordedSearch
 from mlrs_server.domain.updates import AppliedUpdate, MetaUpdate, WeightCheckpoints
+from mlrs_server.storage.positions import ANY, Position, RunTraits
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,10 @@ class NewRun:
     """The name of the task, as the tenant gave it; "" is the run's id."""
     feeder: str = ""
     """The id of the process that sends its observations; "" if it is not known."""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    """What people have noted of it, by name."""
+    note: str = ""
+    """A note for people."""
     counters_at: int = 0
     """The offset of the meta counters in its state (`AdaptivePolicy.counters_at`), stored so that they can be
     read without the model. 0 without meta mode, and for runs created before this was stored."""
@@ -86,18 +91,6 @@ class StoredRun(NewRun):
     def status(self) -> int:
         """Its `RunStatus`."""
         return int(self.snapshot.status)
-
-
-@dataclass(frozen=True)
-class Recency:
-    """A position in a list of runs by recency; without arguments, its beginning."""
-
-    newest: float = math.inf
-    """The newest `update_time` of all runs when the first page was read."""
-    update_time: float = math.inf
-    """The `update_time` of the last run listed; greater than `newest` once newer runs are being listed."""
-    run_id: str = ""
-    """The id of the last run listed, without its tenant."""
 
 
 class RunKey(Protocol):
@@ -216,22 +209,31 @@ class Store(Protocol):
         ...
 
     def list(
-        self, *, prefix: str, status: RunStatus | None, after: str, limit: int, tenant: str = ""
+        self,
+        *,
+        prefix: str,
+        status: RunStatus | None,
+        after: Position,
+        limit: int,
+        tenant: str = "",
+        traits: RunTraits = ANY,
     ) -> list[StoredRun]:
-        """Return a tenant's runs ordered by id, from the first beyond `after`, without those not readable.
+        """Return a tenant's runs beyond a position, in its order, without those not readable.
 
-        `prefix` and `after` are ids as the tenant writes them.
+        `prefix` is of the ids as the tenant writes them.
+
+        By recency, runs come with the newest `update_time` first, and by descending id where it is the same.
+        A run that gets observations while the pages are read moves to the front, which was listed before; so
+        all runs newer than `after.newest` come last, by id. Such a run may be listed twice, and none is
+        missed.
         """
         ...
 
-    def list_recent(
-        self, *, prefix: str, status: RunStatus | None, after: Recency, limit: int, tenant: str = ""
-    ) -> Sequence[StoredRun]:
-        """Return a tenant's runs from where a list by recency stands, without those not readable.
+    def change_notes(self, run_id: str, change: NoteChange) -> None:
+        """Change the tags and the note of a run, which it may be that another daemon owns.
 
-        Runs come with the newest `update_time` first, and by id where it is the same. A run that gets
-        observations while the pages are read moves to the front, which was listed before; so all runs newer
-        than `after.newest` come last, by id. Such a run may be listed twice, and none is missed.
+        Raises:
+            AdvisorError: there is no such run, or it would have too many tags.
         """
         ...
 

@@ -8,7 +8,7 @@ from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.storage.engines.dialect import READS, Dialect
 from mlrs_server.storage.tables import VERSION_TABLE, metadata
 
-REVISIONS = ("0006", "0007", "0008", "0009", "0010", "0011", "0012", "0013")
+REVISIONS = ("0006", "0007", "0008", "0009", "0010", "0011", "0012", "0013", "0014")
 """Those of `migrations/versions`, in their order."""
 HEAD = REVISIONS[-1]
 """The one that `tables` describes."""

@@ -4,34 +4,44 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import islice, repeat
-from typing import Any, TypeVar
+from itertools import repeat
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import sqlalchemy as sa
-import structlog
 
 from mlrs_core.memory import PastRun
 from mlrs_core.policy import Steps
 from mlrs_server.domain.ledger import RunStatus
 from mlrs_server.domain.model_index import Index
+from mlrs_server.domain.notes import NoteChange
 from mlrs_server.domain.run_events import RecordedEvent, RunEvent
 from mlrs_server.domain.run_snapshot import RunSnapshot
 from mlrs_server.domain.searches import RecordedSearch
 from mlrs_server.domain.updates import MetaUpdate
 from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.failpoints import reach
-from mlrs_server.storage import adapted, codec, naming, observation_log, past_runs, run_events, searches
+from mlrs_server.storage import (
+    adapted,
+    codec,
+    naming,
+    notes,
+    observation_log,
+    past_runs,
+    run_events,
+    searches,
+)
 from mlrs_server.storage.chunks import pack_chunks
 from mlrs_server.storage.engines.dialect import READS, Dialect, Row
 from mlrs_server.storage.fence import Fence
+from mlrs_server.storage.listing import Choice, page, readable
+from mlrs_server.storage.positions import ANY, Position, RunTraits
 from mlrs_server.storage.protocol import (
     NewRun,
     Observations,
-    Recency,
     RememberedTask,
     RunKey,
     RunUpdates,
@@ -50,9 +60,6 @@ from mlrs_server.storage.tables import (
     runs,
     settled_values,
 )
-from mlrs_server.tenancy import full_name
-
-log = structlog.get_logger()
 
 AT_ONCE = 500
 """The number of values that a statement lists: SQLite before 3.32 takes at most 999."""
@@ -182,6 +189,7 @@ class SqlStore:
             if self._dialect.insert(connection, [row_of(run) for run in stored]) < len(stored):
                 taken = _first_taken(connection, stored)
                 raise AdvisorError(Reason.RUN_EXISTS, f"run_id: {taken!r} is taken", field="run_id")
+            notes.begin(connection, stored)
             past_runs.begin(connection, stored)
             reach("store.create")
         return stored
@@ -189,8 +197,14 @@ class SqlStore:
     def get(self, run_ids: Sequence[str]) -> dict[str, StoredRun]:
         """Return the runs that exist, by id; any number."""
         with self.reading() as connection:
-            rows = [row for some in _parts(run_ids) for row in connection.execute(FIND, {"run_ids": some})]
-        return {row.run_id: run_of(row) for row in rows}
+            found = [
+                run
+                for some in _parts(run_ids)
+                for run in notes.with_tags(
+                    connection, [run_of(row) for row in connection.execute(FIND, {"run_ids": some})]
+                )
+            ]
+        return {run.run_id: run for run in found}
 
     def find(self, run_ids: Sequence[str]) -> dict[str, RunKey]:
         """Return the keys of the runs that exist, by id; nothing else of them is read."""
@@ -203,33 +217,20 @@ class SqlStore:
             }
 
     def list(
-        self, *, prefix: str, status: RunStatus | None, after: str, limit: int, tenant: str = ""
+        self,
+        *,
+        prefix: str,
+        status: RunStatus | None,
+        after: Position,
+        limit: int,
+        tenant: str = "",
+        traits: RunTraits = ANY,
     ) -> list[StoredRun]:
-        """Return a tenant's readable runs ordered by id, from the first beyond `after`."""
-        if (query := _chosen(prefix, status, tenant)) is None:
-            return []
-        if after := after.partition("\x00")[0]:
-            query = query.where(runs.c.run_id > full_name(tenant, after))
+        """Return a tenant's readable runs beyond a position, in its order."""
+        choice = Choice(prefix=prefix, status=status, tenant=tenant, traits=traits)
         with self.reading() as connection:
-            return list(islice(_readable(_rows(connection, query.order_by(runs.c.run_id), limit)), limit))
-
-    def list_recent(
-        self, *, prefix: str, status: RunStatus | None, after: Recency, limit: int, tenant: str = ""
-    ) -> Sequence[StoredRun]:
-        """Return a tenant's readable runs by recency, from a position of that list on."""
-        if (query := _chosen(prefix, status, tenant)) is None:
-            return []
-        time, run_id = runs.c.update_time, runs.c.run_id
-        beyond = run_id > full_name(tenant, after.run_id)
-        moved = query.where(time > after.newest).order_by(run_id)
-        if after.update_time > after.newest:
-            queries = [moved.where(beyond)]
-        else:
-            older = sa.or_(time < after.update_time, sa.and_(time == after.update_time, beyond))
-            queries = [query.where(older).order_by(time.desc(), run_id), moved]
-        with self.reading() as connection:
-            rows = (row for query in queries for row in _rows(connection, query, limit))
-            return list(islice(_readable(rows), limit))
+            found = page(connection, choice, after, limit)
+            return [run for some in _parts(found) for run in notes.with_tags(connection, some)]
 
     def count_unfinished(self, tenant: str) -> int:
         """Return how many runs of a tenant are not finished."""
@@ -346,6 +347,17 @@ class SqlStore:
             _set(connection, going, status=int(RunStatus.FINISHED))
             past_runs.end(connection, ended)
 
+    def change_notes(self, run_id: str, change: NoteChange) -> None:
+        """Change the tags and the note of a run.
+
+        The fence is not asked. It keeps a daemon that does not own a run from writing over what its owner
+        advised. Nobody holds tags and notes in memory, no other statement writes them, and the run's row is
+        locked meanwhile, so that any daemon may change them and no change is lost.
+        """
+        with self.transaction() as connection:
+            notes.change(connection, run_id, change)
+            reach("store.notes")
+
     def past_run(self, run: StoredRun) -> PastRun | None:
         """Return how a run ended, if that is remembered."""
         with self.reading() as connection:
@@ -394,7 +406,7 @@ class SqlStore:
         if shards is not None:
             query = query.where(runs.c.shard.in_(shards))
         with self.reading() as connection:
-            return tuple(_readable(connection.execute(query.limit(limit)).all()))
+            return tuple(readable(connection.execute(query.limit(limit)).all()))
 
     def merge(self, run: StoredRun, first_step: int = 0) -> int | None:
         """Merge small chunks of a run into a large one; return the first step of the next, if any."""
@@ -452,6 +464,7 @@ def _delete(connection: sa.Connection, run: RunKey) -> None:
     past_runs.drop(connection, run.key)
     run_events.drop(connection, run.key)
     connection.execute(runs.delete().where(runs.c.key == run.key))
+    notes.drop(connection, run.key)
 
 
 def _chunks_of(update: RunUpdates) -> Iterator[Row]:
@@ -490,34 +503,6 @@ def _parts(values: Sequence[T]) -> Iterator[Sequence[T]]:
     """Yield values in parts that a statement can list."""
     for start in range(0, len(values), AT_ONCE):
         yield values[start : start + AT_ONCE]
-
-
-def _chosen(prefix: str, status: RunStatus | None, tenant: str) -> sa.Select[Any] | None:
-    """Return the query of a tenant's runs by prefix and status; `None` where there can be none."""
-    if not prefix.isascii() or "\x00" in prefix:  # no id has that, and PostgreSQL rejects it
-        return None
-    query = sa.select(runs).where(of_tenant(tenant, prefix))
-    return query if status is None else query.where(runs.c.status == int(status))
-
-
-def _rows(connection: sa.Connection, query: sa.Select[Any], size: int) -> Iterator[Any]:
-    """Yield the rows of an ordered query, read `size` at a time, as a page must not read a whole list."""
-    start, rows = 0, connection.execute(query.limit(size)).all()
-    while rows:
-        yield from rows
-        if len(rows) < size:
-            return
-        start += size
-        rows = connection.execute(query.limit(size).offset(start)).all()
-
-
-def _readable(rows: Iterable[Any]) -> Iterator[StoredRun]:
-    """Yield the runs of rows, except those that are damaged or written by a newer version."""
-    for row in rows:
-        try:
-            yield run_of(row)
-        except AdvisorError as error:
-            log.warning("run_unreadable", run_id=row.run_id, problem=str(error))
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from mlrs_server.domain.notes import MAX_NOTE
 from mlrs_server.domain.run_snapshot import RunSnapshot
 from mlrs_server.domain.shards import SHARDS
 from mlrs_server.storage import codec
@@ -39,11 +40,29 @@ runs = sa.Table(
     sa.Column("world_size", sa.Integer, nullable=False, server_default="0"),
     sa.Column("task", TEXT, nullable=False, server_default=sa.text("''")),
     sa.Column("feeder", sa.String, nullable=False, server_default=sa.text("''")),
+    sa.Column("note", sa.LargeBinary),
+    sa.Index("runs_by_update", "update_time", "run_id", "status"),
+    sa.Index("runs_by_creation", "create_time", "run_id"),
+    sa.Index("runs_by_task", "task"),
+    sa.Index("runs_by_model", "model_name", "model_digest"),
     sqlite_autoincrement=True,  # the key of a deleted run is never reused
 )
 """`loose_chunks` is the number of rows of observations that a run got since they were last merged.
 `world_size` is the number of its ranks, 0 without `config.ranks`. `task` is "" if an older version of mlrs
-created the run."""
+created the run. `note` is UTF-8, which no engine refuses to read where it is damaged; no note is NULL. The
+index by update has the status, so that runs of a rare status are found along it without a look at their
+rows."""
+
+run_tags = sa.Table(
+    "run_tags",
+    metadata,
+    sa.Column("run_key", WHOLE, primary_key=True, autoincrement=False),
+    sa.Column("name", sa.LargeBinary, primary_key=True),
+    sa.Column("value", sa.LargeBinary, nullable=False),
+    sa.Index("run_tags_by_value", "name", "value", "run_key"),
+    sqlite_with_rowid=False,
+)
+"""The tags of runs, UTF-8 as the note."""
 
 observations = sa.Table(
     "observations",
@@ -199,6 +218,11 @@ PUT_SEARCH = sa.text(
     "ON CONFLICT (run_key, attempt) DO UPDATE SET record = excluded.record"
 ).bindparams(sa.bindparam("record", type_=sa.LargeBinary))
 """Stores a search with its trials so far. It may be there already, as a meta update."""
+PUT_TAG = sa.text(
+    "INSERT INTO run_tags (run_key, name, value) VALUES (:run_key, :name, :value) "
+    "ON CONFLICT (run_key, name) DO UPDATE SET value = excluded.value"
+).bindparams(sa.bindparam("name", type_=sa.LargeBinary), sa.bindparam("value", type_=sa.LargeBinary))
+"""Sets a tag of a run."""
 BEGIN_PAST_RUN = sa.text(
     "INSERT INTO past_runs (run_key, task, time) VALUES (:run_key, :task, :time) "
     "ON CONFLICT (run_key) DO NOTHING"
@@ -231,6 +255,7 @@ def row_of(run: StoredRun) -> tuple[Any, ...]:
         run.world_size,
         run.task,
         run.feeder,
+        run.note.encode() or None,
     )
 
 
@@ -245,7 +270,7 @@ def settled_values(run: NewRun) -> dict[str, Any]:
 
 
 def run_of(row: Any) -> StoredRun:
-    """Return the run of a row.
+    """Return the run of a row, without its tags.
 
     Raises:
         AdvisorError: it is damaged, or of a newer version.
@@ -269,7 +294,14 @@ def run_of(row: Any) -> StoredRun:
         task=row.task,
         feeder=row.feeder,
         counters_at=counters_at,
+        note=text_of(row.note, MAX_NOTE),
     )
+
+
+def text_of(stored: object, most: int) -> str:
+    """Return stored text of at most so many characters; what is damaged of it is replaced or cut."""
+    text = stored.decode(errors="replace") if isinstance(stored, bytes) else str(stored or "")
+    return text[:most]
 
 
 def of_tenant(

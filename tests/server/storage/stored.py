@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,12 @@ from mlrs_server.domain.ledger import RECORD, RunStatus
 from mlrs_server.domain.observations import ANSWERED
 from mlrs_server.domain.run_snapshot import RunSnapshot
 from mlrs_server.domain.shards import shard_of
-from mlrs_server.storage import NewRun, Observations, RunUpdates, Store, StoredRun
+from mlrs_server.storage import NewRun, Observations, RunUpdates, SqlStore, Store, StoredRun
 
 CONFIG = RunConfig(horizon=100, scale=0.5, optimizer=Optimizer.ADAM)
 """What runs have unless told otherwise."""
+Opener = Callable[[Path], SqlStore]
+"""Opens the store of a path of a test's own."""
 
 
 def snapshot_at(step: int, *, status: RunStatus = RunStatus.ACTIVE) -> RunSnapshot:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -24,12 +23,13 @@ from mlrs_server.domain.ledger import RunStatus
 from mlrs_server.domain.searches import RecordedSearch
 from mlrs_server.domain.updates import AppliedUpdate, MetaUpdate
 from mlrs_server.errors import AdvisorError, Reason
-from mlrs_server.storage import Observations, Recency, SqlStore, Store, StoredRun, open_store
+from mlrs_server.storage import Observations, Recency, SqlStore, Store, StoredRun
 from mlrs_server.storage.observation_log import CHUNK
 from mlrs_server.storage.sql import AT_ONCE
 from mlrs_server.storage.tables import meta_updates, observations, searches
 from tests.server.storage.stored import (
     CONFIG,
+    Opener,
     create,
     facts,
     fill,
@@ -42,28 +42,6 @@ from tests.server.storage.stored import (
     updates,
 )
 from tests.server.support import raises
-from tests.support.postgres import PostgresServer
-
-Opener = Callable[[Path], SqlStore]
-"""Opens the store of a path of a test's own."""
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def opener(request: pytest.FixtureRequest) -> Opener:
-    """Each of the stores."""
-    if request.param == "sqlite":
-        return open_store
-    server: PostgresServer = request.getfixturevalue("postgres")
-    urls = defaultdict[Path, str](server.new_database)
-    return lambda path: open_store(urls[path])
-
-
-@pytest.fixture
-def store(opener: Opener, tmp_path: Path) -> Iterator[SqlStore]:
-    """A store, empty."""
-    opened = opener(tmp_path / "store")
-    yield opened
-    opened.close()
 
 
 def test_a_created_run_is_read_as_it_was(store: Store) -> None:
@@ -171,7 +149,7 @@ def test_runs_are_listed_by_id(store: Store) -> None:
 def recent(store: Store, after: Recency, limit: int, **chosen: Any) -> Sequence[StoredRun]:
     """Return a page of runs by recency."""
     asked: dict[str, Any] = {"prefix": "", "status": None, **chosen}
-    return store.list_recent(after=after, limit=limit, **asked)
+    return store.list(after=after, limit=limit, **asked)
 
 
 def following(after: Recency, page: Sequence[StoredRun]) -> Recency:
@@ -181,7 +159,7 @@ def following(after: Recency, page: Sequence[StoredRun]) -> Recency:
 
 
 def test_runs_are_listed_by_recency(store: Store) -> None:
-    """Pages by recency hold each run once, the newest activity first, those of one time by id."""
+    """Pages by recency hold each run once, the newest activity first, those of one time by descending id."""
     for name in "cab":
         create(store, name)
     fill(store, got(store, "c"), 2)
@@ -193,10 +171,10 @@ def test_runs_are_listed_by_recency(store: Store) -> None:
         while page := recent(store, after, limit):
             listed += [run.run_id for run in page]
             after = following(after, page)
-        assert listed == ["a", "same-a", "same-b", "c", "b"]
+        assert listed == ["a", "same-b", "same-a", "c", "b"]
     (finished,) = recent(store, Recency(), 9, status=RunStatus.FINISHED)
     assert finished.run_id == "b"
-    assert [run.run_id for run in recent(store, Recency(), 9, prefix="same-")] == ["same-a", "same-b"]
+    assert [run.run_id for run in recent(store, Recency(), 9, prefix="same-")] == ["same-b", "same-a"]
     assert not recent(store, Recency(), 9, prefix="é")
 
 

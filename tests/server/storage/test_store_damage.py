@@ -131,7 +131,7 @@ def test_a_list_leaves_out_what_cannot_be_read(tmp_path: Path) -> None:
     for limit in (1, 2, 3, 9):
         listed = store.list(prefix="", status=None, after="", limit=limit)
         assert [run.run_id for run in listed] == ["a", "c", "d"][:limit]
-        newest = store.list_recent(prefix="", status=None, after=Recency(), limit=limit)
+        newest = store.list(prefix="", status=None, after=Recency(), limit=limit)
         assert [run.run_id for run in newest] == ["d", "c", "a"][:limit]
     with raises(Reason.DAMAGED, match="damaged record of run 'b'"):
         store.get(["b"])

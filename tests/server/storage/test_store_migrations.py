@@ -100,7 +100,7 @@ def test_a_store_of_an_older_revision_is_brought_up_to_date(where: Path | str) -
         run = got(store, "a")
         assert codec.pack_snapshot(run.snapshot) == codec.pack_snapshot(snapshot_at(3))
         assert (run.config, run.create_time, run.update_time) == (CONFIG, 5.0, 6.0)
-        assert (run.task, run.feeder) == ("", "")
+        assert (run.task, run.feeder, run.tags, run.note) == ("", "", {}, "")
         assert same(store.read(run.key, 0, 10), stretch(0, 3))
         store.append([update(run, 3, 5)])
         assert same(store.read(run.key, 0, 10), stretch(0, 5))

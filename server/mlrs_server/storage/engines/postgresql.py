@@ -33,6 +33,7 @@ _COLUMNS = {
     "world_size": "integer",
     "task": "text",
     "feeder": "text",
+    "note": "bytea",
 }
 # A statement of arrays costs one round trip and one plan, however many rows: a tenth of executemany's.
 _INSERT = f"""INSERT INTO runs ({", ".join(_COLUMNS)})
