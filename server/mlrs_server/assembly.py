@@ -31,6 +31,7 @@ from mlrs_server.rpc.model_service import ModelService
 from mlrs_server.rpc.service import AdvisorService
 from mlrs_server.rpc.status import StatusInterceptor
 from mlrs_server.rpc.task_service import TaskService
+from mlrs_server.runs.annotating import RunNotes
 from mlrs_server.runs.changes import RunChanges
 from mlrs_server.runs.ending import RunEnding
 from mlrs_server.runs.feeders import Feeders
@@ -113,6 +114,7 @@ def assembled(
         ending,
         records,
         RunSummaries(stored),
+        RunNotes(stored, changes),
         searches,
         recaller,
         engine,

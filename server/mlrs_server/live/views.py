@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from mlrs_core.adapting import MetaCounters, counters_of
 from mlrs_core.config import RunConfig
@@ -36,6 +37,10 @@ class RunView:
     """The number of its ranks; 0 without `config.ranks`."""
     task: str = ""
     """The name of the task, as the tenant gave it."""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    """What people have noted of it, by name."""
+    note: str = ""
+    """A note for people."""
 
 
 def view_of(stored: StoredRun, live: LiveRun | None) -> RunView:
@@ -52,6 +57,8 @@ def view_of(stored: StoredRun, live: LiveRun | None) -> RunView:
         meta=_counters(stored, snapshot, live),
         world_size=stored.world_size,
         task=stored.task or bare(stored.run_id),
+        tags=stored.tags,
+        note=stored.note,
     )
 
 

@@ -18,6 +18,7 @@ from mlrs_server.ranks.reports import RankReducer
 from mlrs_server.rpc import convert
 from mlrs_server.rpc.meta_service import MetaService
 from mlrs_server.rpc.streams import OpenStream, OpenStreams
+from mlrs_server.runs.annotating import RunNotes
 from mlrs_server.runs.ending import RunEnding
 from mlrs_server.runs.feeders import Feeders
 from mlrs_server.runs.open_request import check_batch_size
@@ -42,6 +43,7 @@ class AdvisorService(AdvisorServiceServicer):
         ending: RunEnding,
         records: RunRecords,
         summaries: RunSummaries,
+        notes: RunNotes,
         searches: RunSearches,
         recaller: Recaller,
         engine: Engine,
@@ -55,6 +57,7 @@ class AdvisorService(AdvisorServiceServicer):
         self._ending = ending
         self._records = records
         self._summaries = summaries
+        self._notes = notes
         self._searches = searches
         self._recaller = recaller
         self._engine = engine
@@ -113,10 +116,18 @@ class AdvisorService(AdvisorServiceServicer):
             after=after,
             limit=size + 1,
             tenant=current_caller().tenant,
+            traits=convert.traits_from_proto(request),
         )
-        page = [convert.run_to_proto(view) async for view in cooperatively(views[:size])]
-        token = convert.page_token_to_proto(after, views[:size]) if len(views) > size else ""
-        return pb.ListRunsResponse(runs=page, next_page_token=token)
+        page = convert.page_of(views, size)
+        runs = [convert.run_to_proto(view) async for view in cooperatively(page)]
+        token = convert.page_token_to_proto(after, page) if len(views) > len(page) else ""
+        return pb.ListRunsResponse(runs=runs, next_page_token=token)
+
+    async def UpdateRun(self, request: pb.UpdateRunRequest, context: Context) -> pb.UpdateRunResponse:
+        """Change the tags and the note of a run."""
+        change = convert.note_change_from_proto(request)
+        view = await self._notes.change(current_caller().full(request.run_id), change)
+        return pb.UpdateRunResponse(run=convert.run_to_proto(view))
 
     async def FinishRun(self, request: pb.FinishRunRequest, context: Context) -> pb.FinishRunResponse:
         """Finish a run."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -10,6 +10,7 @@ from mlrs_core.config import MAX_WORLD_SIZE, RunConfig
 from mlrs_core.errors import InvalidFieldError
 from mlrs_core.memory import Explore
 from mlrs_server.domain.ledger import RunStatus
+from mlrs_server.domain.notes import check_note, check_tags
 from mlrs_server.errors import SHOWN, AdvisorError, Reason, finished_run, invalid_field, run_not_found
 from mlrs_server.live.live_runs import LiveRuns
 from mlrs_server.live.policies import check_config, check_same_policy, config_mismatch, new_run
@@ -30,8 +31,8 @@ class OpenRequest:
     """A run to create or resume.
 
     Raises:
-        AdvisorError: an id is malformed, the world size is out of range, or the mode and the step of
-            `resume_from` contradict each other.
+        AdvisorError: an id, a tag or the note is malformed, the world size is out of range, or the mode and
+            the step of `resume_from` contradict each other.
     """
 
     run_id: str
@@ -58,11 +59,17 @@ class OpenRequest:
     """The first step that the client's fallback has answered since it opened the run last; `None`: none."""
     fallback_steps: int | None = None
     """The number of these steps; `None`: as many as there are up to the run's next step."""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    """The tags of a new run."""
+    note: str = ""
+    """The note on a new run."""
 
     def __post_init__(self) -> None:
         """Check the ids, the world size and the step."""
         check_full_name(self.run_id)
         check_feeder(self.feeder)
+        check_tags(self.tags)
+        check_note(self.note)
         if self.task:
             check_run_id(self.task, "task")
         if self.resume_from and self.mode in {"begin", "restart"}:
@@ -133,7 +140,7 @@ def run_to_create(request: OpenRequest, models: ModelsNow) -> NewRun:
         request.run_id, request.asked, request.model, models, group=request.group, task=request.task
     )
     world_size = (request.world_size or 1) if new.config.ranks else 0
-    return replace(new, world_size=world_size, feeder=request.feeder)
+    return replace(new, world_size=world_size, feeder=request.feeder, tags=request.tags, note=request.note)
 
 
 def _check_ranks(config: RunConfig, request: OpenRequest) -> None:

@@ -93,6 +93,7 @@ def messages_of(rpc: str, *, run_id: str = "theirs", handle: int = 1, model: str
         "BatchOpenRuns": [pb.BatchOpenRunsRequest(requests=[create])],
         "GetRun": [pb.GetRunRequest(run_id=run_id)],
         "ListRuns": [pb.ListRunsRequest(prefix=run_id)],
+        "UpdateRun": [pb.UpdateRunRequest(run_id=run_id, set_tags={"mine": "now"}, note="mine")],
         "FinishRun": [pb.FinishRunRequest(run_id=run_id)],
         "BatchFinishRuns": [pb.BatchFinishRunsRequest(run_ids=[run_id])],
         "DeleteRun": [pb.DeleteRunRequest(run_id=run_id)],

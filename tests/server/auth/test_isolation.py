@@ -39,6 +39,7 @@ Code = grpc.StatusCode
 OF_ONE_RUN = (
     "OpenRun",
     "GetRun",
+    "UpdateRun",
     "FinishRun",
     "DeleteRun",
     "SearchTrial",
@@ -51,6 +52,8 @@ OF_ONE_RUN = (
 """RPCs about a run that they name."""
 NAMING_NOTHING = {"GetDaemonStatus"}
 """RPCs that take no name, and whose answer is another one each time."""
+ORDERS = ("run_id", "update_time desc", "create_time desc")
+"""The orders of lists of runs."""
 
 
 @pytest.fixture(autouse=True)
@@ -133,6 +136,11 @@ async def test_a_full_name_opens_nothing(
         pb.ListRunsRequest(prefix=name[:5]),
         pb.ListRunsRequest(page_token=name),
         pb.ListRunsRequest(prefix=name, order_by="update_time desc"),
+        *(
+            pb.ListRunsRequest(contains=text, order_by=order)
+            for text in (name, "acme", "!")
+            for order in ORDERS
+        ),
     ):
         assert not ids(await caller.call("ListRuns", request))
     for reference in (full_name("acme", "secret"), "secret", name):

@@ -227,7 +227,15 @@ WRONG: list[tuple[str, Any, Code, str, str, str]] = [
             "page_token",
             "from the beginning",
         )
-        for token in ("run-1", "0x1p0 nan a", "0x1p0 inf a", f"0x1p0 {'9' * 500} a", "0x1p0 0x1p0 !", "x x a")
+        for token in (
+            "run-1",
+            "0x1p0 0x1p0 a",
+            "update 0x1p0 nan a",
+            "update 0x1p0 inf a",
+            f"update 0x1p0 {'9' * 500} a",
+            "update 0x1p0 0x1p0 !",
+            "update x x a",
+        )
     ],
     ("ListRuns", pb.ListRunsRequest(status=8), Code.INVALID_ARGUMENT, "INVALID_FIELD", "status", "is 8"),  # type: ignore[arg-type]
     (

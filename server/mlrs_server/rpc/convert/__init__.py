@@ -9,6 +9,14 @@ from mlrs_server.rpc.convert.advice import (
 )
 from mlrs_server.rpc.convert.configs import config_from_proto, config_to_proto
 from mlrs_server.rpc.convert.extras import extras_of_one
+from mlrs_server.rpc.convert.lists import (
+    list_position_from_proto,
+    page_of,
+    page_size_from_proto,
+    page_token_to_proto,
+    status_from_proto,
+    traits_from_proto,
+)
 from mlrs_server.rpc.convert.meta import (
     applied_to_proto,
     check_updates,
@@ -28,15 +36,12 @@ from mlrs_server.rpc.convert.models import (
 from mlrs_server.rpc.convert.records import record_to_proto
 from mlrs_server.rpc.convert.runs import (
     feeder_from_metadata,
-    list_position_from_proto,
     metric_from_proto,
+    note_change_from_proto,
     opened_to_proto,
     opening_from_proto,
     outcome_from_proto,
-    page_size_from_proto,
-    page_token_to_proto,
     run_to_proto,
-    status_from_proto,
     step_from_proto,
 )
 from mlrs_server.rpc.convert.searches import report_from_proto, search_to_proto
@@ -70,9 +75,11 @@ __all__ = [
     "list_position_from_proto",
     "metric_from_proto",
     "model_to_proto",
+    "note_change_from_proto",
     "opened_to_proto",
     "opening_from_proto",
     "outcome_from_proto",
+    "page_of",
     "page_size_from_proto",
     "page_token_to_proto",
     "pieces_from_proto",
@@ -91,6 +98,7 @@ __all__ = [
     "summary_from_proto",
     "summary_to_proto",
     "task_to_proto",
+    "traits_from_proto",
     "update_from_proto",
     "view_to_proto",
 ]

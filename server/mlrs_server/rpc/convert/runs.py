@@ -1,28 +1,23 @@
-"""Conversion of runs, and of the requests that open and list them."""
+"""Conversion of runs, and of the requests that open and change them."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from mlrs_core.config import MAX_HORIZON
 from mlrs_core.memory import Explore
 from mlrs_proto import v1 as pb
-from mlrs_server.domain.ledger import RunStatus
-from mlrs_server.errors import SHOWN, AdvisorError, about, invalid_field
+from mlrs_server.domain.notes import NoteChange
+from mlrs_server.errors import about, invalid_field
 from mlrs_server.live.views import RunView
 from mlrs_server.rpc.convert.configs import config_from_proto, config_to_proto
 from mlrs_server.runs.open_request import Opened, OpenMode, OpenRequest
 from mlrs_server.runs.past import Outcome
-from mlrs_server.storage import Recency
 from mlrs_server.tenancy import bare, check_feeder, check_run_id, full_name
 
-MAX_PAGE = 1000
-"""The most runs or models in a page."""
-DEFAULT_PAGE = 100
-"""The size of a page if the request gives none."""
 FEEDER_KEY = "mlrs-feeder"
 """The metadata key of the id of the process that sends a stream's observations."""
 _MODES: dict[int, OpenMode] = {
@@ -65,6 +60,8 @@ def opening_from_proto(message: pb.OpenRunRequest, tenant: str, *, among: int = 
             task=message.task,
             feeder=message.feeder,
             explore=explore_from_proto(message.explore),
+            tags=dict(message.tags),
+            note=message.note,
             **_fallback_from_proto(message),
         )
 
@@ -81,6 +78,19 @@ def _fallback_from_proto(message: pb.OpenRunRequest) -> dict[str, int]:
                 "fallback_steps", "must be at least 1, with fallback_from; leave both out if there are none"
             )
     return told
+
+
+def note_change_from_proto(message: pb.UpdateRunRequest) -> NoteChange:
+    """Return a change of a run's tags and note.
+
+    Raises:
+        AdvisorError: a tag or the note is malformed.
+    """
+    return NoteChange(
+        set_tags=dict(message.set_tags),
+        remove_tags=message.remove_tags,
+        note=message.note if message.HasField("note") else None,
+    )
 
 
 def explore_from_proto(value: int) -> Explore | None:
@@ -140,64 +150,6 @@ def opened_to_proto(opened: Opened) -> pb.OpenRunResponse:
     )
 
 
-def page_size_from_proto(value: int) -> int:
-    """Return the size of a page; 0 is the default.
-
-    Raises:
-        AdvisorError: it is too large.
-    """
-    if value > MAX_PAGE:
-        raise invalid_field("page_size", f"must be at most {MAX_PAGE}, is {value}; ask for pages")
-    return value or DEFAULT_PAGE
-
-
-def list_position_from_proto(order_by: str, token: str) -> str | Recency:
-    """Return the position in a list of runs: the last id in order of ids, or a `Recency` in that of updates.
-
-    Raises:
-        AdvisorError: the order is unknown, or the token is not one of such a list.
-    """
-    order = " ".join(order_by.split())
-    if order in {"", "run_id"}:
-        return token
-    if order != "update_time desc":
-        raise invalid_field("order_by", f"must be run_id or update_time desc, is {order_by[:SHOWN]!r}")
-    if not token:
-        return Recency()
-    try:
-        newest, update_time, run_id = token.split(" ")
-        position = Recency(float.fromhex(newest), float.fromhex(update_time), check_run_id(run_id))
-        if not (math.isfinite(position.newest) and math.isfinite(position.update_time)):
-            raise ValueError
-    except (ValueError, OverflowError, AdvisorError) as error:
-        raise invalid_field(
-            "page_token", "must be the next_page_token of a list in the same order; list from the beginning"
-        ) from error
-    return position
-
-
-def page_token_to_proto(after: str | Recency, page: Sequence[RunView]) -> str:
-    """Return the token of the next page; `page`, at least one run, began after the position `after`."""
-    last = bare(page[-1].run_id)
-    if not isinstance(after, Recency):
-        return last
-    newest = after.newest if math.isfinite(after.newest) else page[0].update_time
-    return f"{newest.hex()} {page[-1].update_time.hex()} {last}"
-
-
-def status_from_proto(value: int) -> RunStatus | None:
-    """Return a status to filter by; `None` is any.
-
-    Raises:
-        AdvisorError: the value is unknown.
-    """
-    if value == pb.RUN_STATUS_UNSPECIFIED:
-        return None
-    if value not in tuple(RunStatus):
-        raise invalid_field("status", f"must be one of the contract's RunStatus, is {value}")
-    return RunStatus(value)
-
-
 def step_from_proto(value: int, field: str) -> int:
     """Return a step, checked.
 
@@ -226,6 +178,8 @@ def run_to_proto(view: RunView) -> pb.Run:
         meta=_meta_status_to_proto(view),
         world_size=view.world_size or None,
         task=view.task,
+        tags=dict(view.tags),
+        note=view.note,
     )
 
 
