@@ -37,7 +37,7 @@ nitpick_ignore_regex = [
     ("py:(class|data|exc)", r"mlrs\.([a-z_]+\.)+.*"),  # what has no public name
 ]
 default_role = "name"
-suppress_warnings = ["myst.header"]
+smartquotes = False  # options of commands begin with two hyphens, outside of code as well
 
 # Pages: Markdown, with anchors at headings as code hosts make them.
 myst_enable_extensions = ["colon_fence"]

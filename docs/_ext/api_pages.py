@@ -104,7 +104,15 @@ def titled(title: str, *lines: str) -> str:
 def module_page(module: ModuleType, names: list[Public]) -> str:
     """Return the page of a module: its docstring, and its names."""
     pages = [f"   {public.name} <{public.page}>" for public in names]
-    return titled(module.__name__, f".. automodule:: {module.__name__}", "", ".. toctree::", "", *pages)
+    return titled(
+        module.__name__,
+        f".. automodule:: {module.__name__}",
+        "",
+        ".. toctree::",
+        "   :maxdepth: 1",
+        "",
+        *pages,
+    )
 
 
 def write(folder: Path, mocked: Iterable[str]) -> dict[str, str]:

@@ -14,6 +14,10 @@ from sphinx.util.typing import ExtensionMetadata
 
 NAME = re.compile(r"[A-Z]\w*(\.\w+)*(\(\))?|\w+(\.\w+)+(\(\))?|[a-z_]\w*\(\)")
 """What may be the name of something public: a class, a name with dots, or a call. Others are arguments."""
+PAGE = re.compile(r"`?\bdocs/([a-z/-]+)\.md`?")
+"""A page of the documentation, by its path in the repository."""
+ATTRIBUTES = {"attribute", "data", "property"}
+"""What has docstrings in which Napoleon takes a colon for the end of a type; it sees none after a comment."""
 BEFORE_NAPOLEON = 100
 """The priority of a handler of docstrings; Napoleon's is 500."""
 
@@ -72,7 +76,7 @@ def table(lines: list[str]) -> list[str]:
 
 
 def converted(lines: list[str]) -> list[str]:
-    """Return the lines of a docstring with its tables and code as reStructuredText has them."""
+    """Return the lines of a docstring with its tables, code and pages as reStructuredText has them."""
     made: list[str] = []
     for paragraph in paragraphs(lines):
         if paragraph[0].startswith("    "):
@@ -80,7 +84,7 @@ def converted(lines: list[str]) -> list[str]:
         elif paragraph[0].startswith("| "):
             made += table(paragraph)
         else:
-            made += paragraph
+            made += [PAGE.sub(r":doc:`/\1`", line) for line in paragraph]
         made.append("")
     return made
 
@@ -88,10 +92,15 @@ def converted(lines: list[str]) -> list[str]:
 def setup(app: Sphinx) -> ExtensionMetadata:
     """Make single backticks code, and convert docstrings before their sections are read."""
 
-    def convert(_: Sphinx, _what: str, _name: str, _of: object, _options: object, lines: list[str]) -> None:
-        lines[:] = converted(lines)
+    def convert(_: Sphinx, what: str, _name: str, _of: object, _options: object, lines: list[str]) -> None:
+        lines[:] = [*(("..", "") if what in ATTRIBUTES else ()), *converted(lines)]
+
+    def dashes(_: Sphinx, document: nodes.document) -> None:
+        for text in list(document.findall(lambda node: node == " -- ")):  # between an argument and its words
+            text.parent.replace(text, nodes.Text(" \N{EN DASH} "))
 
     app.setup_extension("sphinx.ext.autodoc")
     app.add_role("name", CodeRole())
     app.connect("autodoc-process-docstring", convert, priority=BEFORE_NAPOLEON)
+    app.connect("doctree-read", dashes)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -61,7 +61,7 @@ def test_links_hold_in_the_site() -> None:
 
 
 def test_docstrings_become_restructured_text() -> None:
-    """Indented Python is highlighted, other indented text is not, and a table is one; arguments stay."""
+    """Indented Python is highlighted, other indented text is not; pages are links, and arguments stay."""
     arguments = ["Args:", "    x: a number,", "        of steps."]
     assert converted(arguments) == [*arguments, ""]
     assert converted(["Do:", "", "    run.next_lr(0, 1.0)"])[2:5] == [
@@ -70,6 +70,7 @@ def test_docstrings_become_restructured_text() -> None:
         "   run.next_lr(0, 1.0)",
     ]
     assert converted(["    not python at all"])[0] == ".. code-block:: text"
+    assert converted(["docs/guides/search.md has more."])[0] == ":doc:`/guides/search` has more."
     assert converted(["| a | b |", "|---|---|", "| 1 | 2 |"])[3:] == [
         "   * - a",
         "     - b",
