@@ -96,8 +96,9 @@ def setup(app: Sphinx) -> ExtensionMetadata:
         lines[:] = [*(("..", "") if what in ATTRIBUTES else ()), *converted(lines)]
 
     def dashes(_: Sphinx, document: nodes.document) -> None:
-        for text in list(document.findall(lambda node: node == " -- ")):  # between an argument and its words
-            text.parent.replace(text, nodes.Text(" \N{EN DASH} "))
+        for text in list(document.findall(nodes.Text)):
+            if text == " -- ":  # between an argument and its words
+                text.parent.replace(text, nodes.Text(" \N{EN DASH} "))
 
     app.setup_extension("sphinx.ext.autodoc")
     app.add_role("name", CodeRole())
