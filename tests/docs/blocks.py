@@ -111,8 +111,11 @@ BLOCKS = [block for path in PAGES for block in blocks_of(path) if not block.lang
 
 
 def in_language(*languages: str) -> list[Block]:
-    """Return the blocks in one of these languages, but for those that tests of frameworks run."""
-    return [block for block in BLOCKS if block.language in languages and not is_of_framework(block)]
+    """Return the blocks in one of these languages, but for those of frameworks and of tutorials' scripts."""
+    others = (is_of_framework, is_of_tutorial)
+    return [
+        block for block in BLOCKS if block.language in languages and not any(is_in(block) for is_in in others)
+    ]
 
 
 def is_of_framework(block: Block) -> bool:
@@ -120,6 +123,11 @@ def is_of_framework(block: Block) -> bool:
     parts = block.path.relative_to(ROOT).with_suffix("").parts
     name = next((parts[len(folder)] for folder in FRAMEWORKS if parts[: len(folder)] == folder), None)
     return name is not None and (ROOT / "tests" / "client" / name / "test_page.py").exists()
+
+
+def is_of_tutorial(block: Block) -> bool:
+    """Return whether a block is a piece of the script that `test_tutorials.py` compares its page with."""
+    return block.path.parent == ROOT / "docs" / "tutorials" and block.language == "python"
 
 
 DOCSTRINGS = [
