@@ -321,7 +321,8 @@ class Store(Protocol):
     def add_events(self, events: Sequence[tuple[RunKey, RunEvent | None]]) -> None:
         """Record events of runs, all or none; a run keeps its newest 1000.
 
-        The event of a fallback that began at the same step as the newest one replaces that one's count.
+        At most one of each run is of a fallback. If it began where the run's newest fallback did, it replaces
+        that one's count.
         """
         ...
 

@@ -17,34 +17,46 @@ KEPT = 1000
 """The number of newest events that are kept of a run."""
 _KINDS = frozenset(RunEventKind)
 _event = run_events.c
+_ADD = sa.text("""INSERT INTO run_events (run_key, number, time, kind, step, from_step, count)
+SELECT :run_key, 1 + COALESCE((SELECT max(number) FROM run_events WHERE run_key = :run_key), 0), :time, :kind,
+    :step, CAST(:from_step AS BIGINT), CAST(:count AS BIGINT)
+WHERE :kind <> :fallback OR NOT EXISTS (
+    SELECT 1 FROM run_events WHERE run_key = :run_key AND step = :step AND number = (
+        SELECT max(number) FROM run_events WHERE run_key = :run_key AND kind = :fallback))""")
+"""Records an event, unless it repeats the newest fallback."""
+_REPEAT = sa.text("""UPDATE run_events SET count = CAST(:count AS BIGINT)
+WHERE run_key = :run_key AND step = :step AND number = (
+    SELECT max(number) FROM run_events WHERE run_key = :run_key AND kind = :fallback)""")
+"""Sets the count of the newest fallback, if it began at the same step."""
+_PRUNE = sa.text("""DELETE FROM run_events WHERE run_key = :run_key AND number <= (
+    SELECT max(number) FROM run_events WHERE run_key = :run_key) - :kept""")
+"""Drops the events beyond those that are kept."""
 
 
-def add(connection: sa.Connection, run: RunKey, event: RunEvent) -> None:
-    """Record an event of a run. One that repeats the newest event of a fallback updates that one."""
-    if event.kind == RunEventKind.FALLBACK and _extended(connection, run, event):
-        return
-    newest = connection.execute(
-        sa.select(sa.func.max(_event.number)).where(_event.run_key == run.key)
-    ).scalar()
-    number = (newest or 0) + 1
-    values = {"kind": int(event.kind), "step": event.step, "from_step": event.from_step, "count": event.count}
-    connection.execute(run_events.insert().values(run_key=run.key, number=number, time=time.time(), **values))
-    connection.execute(run_events.delete().where(_event.run_key == run.key, _event.number <= number - KEPT))
+def add(connection: sa.Connection, events: Sequence[tuple[RunKey, RunEvent | None]]) -> None:
+    """Record events of runs, some of which may have none; at most one of each run is of a fallback.
 
-
-def _extended(connection: sa.Connection, run: RunKey, event: RunEvent) -> bool:
-    """Update the newest fallback of a run if it began at the same step; return whether it did.
-
-    A client whose call was not answered tells its fallback again, which may have taken more steps meanwhile.
+    A fallback that began at the same step as the newest one of its run replaces that one's count: a client
+    whose call was not answered tells its fallback again, which may have taken more steps meanwhile.
     """
-    fallbacks = sa.and_(_event.run_key == run.key, _event.kind == int(RunEventKind.FALLBACK))
-    query = sa.select(run_events).where(fallbacks).order_by(_event.number.desc()).limit(1)
-    last = connection.execute(query).one_or_none()
-    if last is None or last.step != event.step:
-        return False
-    this = sa.and_(_event.run_key == run.key, _event.number == last.number)
-    connection.execute(run_events.update().where(this).values(count=event.count))
-    return True
+    rows = [
+        {
+            "run_key": run.key,
+            "time": time.time(),
+            "kind": int(event.kind),
+            "step": event.step,
+            "from_step": event.from_step,
+            "count": event.count,
+            "fallback": int(RunEventKind.FALLBACK),
+        }
+        for run, event in events
+        if event is not None
+    ]
+    if rows:  # statements of one kind together: a sweep has thousands of runs
+        connection.execute(_ADD, rows)
+        connection.execute(_PRUNE, [{"run_key": row["run_key"], "kept": KEPT} for row in rows])
+    if fallbacks := [row for row in rows if row["kind"] == row["fallback"]]:
+        connection.execute(_REPEAT, fallbacks)
 
 
 def of_run(connection: sa.Connection, key: int, after: int) -> Sequence[RecordedEvent]:

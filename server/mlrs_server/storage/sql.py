@@ -318,7 +318,7 @@ class SqlStore:
         """Set the number of a run's ranks."""
         with self._writing({run.shard}) as connection:
             connection.execute(runs.update().where(runs.c.key == run.key).values(world_size=world_size))
-            _note(connection, run, event)
+            run_events.add(connection, [(run, event)])
 
     def set_feeder(
         self, taken: Sequence[StoredRun], feeder: str, events: Sequence[tuple[RunKey, RunEvent | None]] = ()
@@ -326,14 +326,12 @@ class SqlStore:
         """Set the feeder of some runs, and record events of these, all or none."""
         with self._writing({run.shard for run in taken}) as connection:
             _set(connection, taken, feeder=feeder)
-            for run, event in events:
-                _note(connection, run, event)
+            run_events.add(connection, events)
 
     def add_events(self, events: Sequence[tuple[RunKey, RunEvent | None]]) -> None:
         """Record events of runs, all or none."""
         with self._writing({run.shard for run, _ in events}) as connection:
-            for run, event in events:
-                _note(connection, run, event)
+            run_events.add(connection, events)
 
     def run_events(self, key: int, after: int) -> Sequence[RecordedEvent]:
         """Return the events of a run beyond a number, in order."""
@@ -395,7 +393,7 @@ class SqlStore:
             adapted.drop(connection, run.key, snapshot.next_step)
             past_runs.reopen(connection, run.key)
             connection.execute(MOVE, [moved_to(run.key, snapshot)])
-            _note(connection, run, event)
+            run_events.add(connection, [(run, event)])
 
     def loose(
         self, *, at_least: int, before: float, shards: Collection[int] | None, limit: int
@@ -448,12 +446,6 @@ def _set(connection: sa.Connection, some: Sequence[StoredRun], **values: object)
     """Set columns of some runs."""
     for keys in _parts([run.key for run in some]):
         connection.execute(runs.update().where(runs.c.key.in_(keys)).values(**values))
-
-
-def _note(connection: sa.Connection, run: RunKey, event: RunEvent | None) -> None:
-    """Record an event of a run, if there is one."""
-    if event is not None:
-        run_events.add(connection, run, event)
 
 
 def _delete(connection: sa.Connection, run: RunKey) -> None:

@@ -165,9 +165,8 @@ def test_a_fallback_that_is_told_again_is_one_event(store: SqlStore) -> None:
     """The event of steps that began where the newest fallback did becomes that one; others are new."""
     run = create(store, "a")
     told = [fallback(5, 2), fallback(5, 4), fallback(9, None), fallback(5, 3)]
-    store.add_events([(run, event) for event in told[:1]])
-    store.add_events([(run, RESUMED)])
-    store.add_events([(run, event) for event in told[1:]])
+    for event in (told[0], RESUMED, *told[1:]):
+        store.add_events([(run, event)])
     assert plain(store.run_events(run.key, 0)) == [fallback(5, 4), RESUMED, fallback(9, None), fallback(5, 3)]
 
 
