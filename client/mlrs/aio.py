@@ -38,6 +38,7 @@ from mlrs.values.options import (
     RunOptions,
     SweepOptions,
 )
+from mlrs.values.record_types import RecordSample, RecordSummary, RunEvent
 from mlrs.values.search_types import Search
 from mlrs.values.task_memory import TaskMemory
 from mlrs.values.task_types import TaskInfo
@@ -46,6 +47,7 @@ from mlrs.wire import calls
 from mlrs.wire.alias_calls import list_alias_changes
 from mlrs.wire.daemon_calls import get_daemon, get_daemon_status, get_rank_status
 from mlrs.wire.meta_calls import adapt, adapt_gradients
+from mlrs.wire.record_calls import list_events, sample, summarize
 from mlrs.wire.search_calls import get_search
 from mlrs.wire.task_calls import forget_task, get_task, list_tasks
 from mlrs.wire.unsent import default_folder
@@ -178,6 +180,30 @@ class Advisor(AdvisorView[Connection]):
         if timeout_s is None:
             return self._connection.watch(request, None if follow else RECORD_TIMEOUT_S)
         return self._connection.watch(request, check.timeout_s(timeout_s))
+
+    async def summary(
+        self,
+        id: str,  # noqa: A002 # what users call it
+        *,
+        from_step: int = 0,
+        to_step: int | None = None,
+        max_buckets: int = 1000,
+        cursor: str = "",
+        timeout_s: float | None = None,
+    ) -> RecordSummary:
+        """Return a part of a run's record in buckets. See `mlrs.Advisor.summary`."""
+        call = summarize(id, from_step, to_step, max_buckets, cursor)
+        return await self._connection.invoke(call, self._limit_s(timeout_s))
+
+    async def samples(
+        self, ids: Sequence[str], *, samples: int = 32, timeout_s: float | None = None
+    ) -> dict[str, RecordSample]:
+        """Return a few steps of many runs. See `mlrs.Advisor.samples`."""
+        return await self._connection.invoke(sample(ids, samples), self._limit_s(timeout_s))
+
+    async def run_events(self, id: str, *, after: int = 0) -> tuple[RunEvent, ...]:  # noqa: A002 # as above
+        """Return what happened to a run besides its observations. See `mlrs.Advisor.run_events`."""
+        return await self._invoke(list_events(id, after))
 
     async def models(self) -> AsyncIterator[ModelInfo]:
         """Iterate over the models that runs can name."""

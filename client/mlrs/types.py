@@ -15,6 +15,7 @@ from mlrs.values.daemon_types import (
     StoreStatus,
 )
 from mlrs.values.meta_types import Adaptation, MetaOrder, MetaOutcome, MetaRecord, MetaScope, MetaStatus
+from mlrs.values.record_types import RecordSample, RecordSummary, RunEvent, RunEventKind
 from mlrs.values.search_types import FinishedTrial, FoundRate, Search, Trial
 from mlrs.values.signals import SignalRecord, Signals, ValidationRecord
 from mlrs.values.task_memory import TaskMemory
@@ -53,8 +54,12 @@ __all__ = [
     "RankStatus",
     "Recalled",
     "RecordChunk",
+    "RecordSample",
+    "RecordSummary",
     "ReplicaInfo",
     "RunConfig",
+    "RunEvent",
+    "RunEventKind",
     "RunInfo",
     "RunStatus",
     "ScheduleKind",

@@ -209,6 +209,7 @@ class FakeDaemon(advisor_rpc.AdvisorServiceServicer, model_rpc.ModelServiceServi
         self.entries = 0
         self.chunks: list[int] = []  # the bytes of each chunk of a direction
         self.batches: list[int] = []  # how many runs each batch opened
+        self.fallbacks: list[tuple[str, int, int]] = []  # what opens told: the run, the first step, how many
         self.open_s = 0.0  # how long opening a batch takes
         self._lock = threading.Lock()
         self._process = 1  # in every handle
@@ -349,6 +350,7 @@ class FakeDaemon(advisor_rpc.AdvisorServiceServicer, model_rpc.ModelServiceServi
                 record.finished = False
                 record.alignments = made
                 record.durable_step = min(record.durable_step, request.resume_from - 1)
+            self.fallbacks += _fallback_of(request)
             self._lose_answer(context)
             return pb.OpenRunResponse(
                 run=record.message(),
@@ -682,6 +684,12 @@ class FakeDaemon(advisor_rpc.AdvisorServiceServicer, model_rpc.ModelServiceServi
 def _blew_up(record: Record, loss: float) -> bool:
     """Return whether a loss is a blow-up: any that is not finite, of a run with rescue."""
     return record.config.rescue and not math.isfinite(loss)
+
+
+def _fallback_of(request: pb.OpenRunRequest) -> list[tuple[str, int, int]]:
+    """Return what a request tells of its client's fallback, if anything."""
+    told = (request.run_id, request.fallback_from, request.fallback_steps)
+    return [told] if request.HasField("fallback_from") else []
 
 
 def _merge(record: Record, config: pb.RunConfig, context: grpc.ServicerContext) -> None:

@@ -27,6 +27,7 @@ from mlrs.values.options import (
     RunOptions,
     SweepOptions,
 )
+from mlrs.values.record_types import RecordSample, RecordSummary, RunEvent
 from mlrs.values.search_types import Search
 from mlrs.values.task_memory import TaskMemory
 from mlrs.values.task_types import TaskInfo
@@ -35,6 +36,7 @@ from mlrs.wire import calls
 from mlrs.wire.alias_calls import list_alias_changes
 from mlrs.wire.daemon_calls import get_daemon, get_daemon_status, get_rank_status
 from mlrs.wire.meta_calls import adapt, adapt_gradients
+from mlrs.wire.record_calls import list_events, sample, summarize
 from mlrs.wire.search_calls import get_search
 from mlrs.wire.task_calls import forget_task, get_task, list_tasks
 from mlrs.wire.unsent import default_folder
@@ -341,6 +343,54 @@ class Advisor(AdvisorView[Connection]):
         if timeout_s is None:
             return self._connection.watch(request, None if follow else RECORD_TIMEOUT_S)
         return self._connection.watch(request, check.timeout_s(timeout_s))
+
+    def summary(
+        self,
+        id: str,  # noqa: A002 # what users call it
+        *,
+        from_step: int = 0,
+        to_step: int | None = None,
+        max_buckets: int = 1000,
+        cursor: str = "",
+        timeout_s: float | None = None,
+    ) -> RecordSummary:
+        """Return a part of a run's record in buckets of steps, for a picture of it: any daemon can be asked.
+
+        It has the durable steps only. Its `cursor` leads on: to the rest of a long record, and later to what
+        is new, or has changed because the run was rewound.
+
+        Args:
+            id: the run's id.
+            from_step: the first step wanted; the first bucket may begin before it.
+            to_step: the step before which the part ends. Default: the end of the record.
+            max_buckets: at most so many buckets, 1 to 4096.
+            cursor: that of an earlier summary of this run, whose buckets it goes on with; `from_step` and
+                `max_buckets` then have no effect, and `to_step` is that one's.
+            timeout_s: the deadline, in seconds. Default: the advisor's.
+
+        Raises:
+            RunNotFoundError: there is no such run.
+            InvalidArgumentError: an argument is of a wrong type or range, or the cursor is none.
+        """
+        call = summarize(id, from_step, to_step, max_buckets, cursor)
+        return self._connection.invoke(call, self._limit_s(timeout_s))
+
+    def samples(
+        self, ids: Sequence[str], *, samples: int = 32, timeout_s: float | None = None
+    ) -> dict[str, RecordSample]:
+        """Return a few durable steps of up to 100 runs, by their ids, for small pictures of many runs.
+
+        They are evenly spaced, at most `samples` of each run, 2 to 128. Runs that do not exist are left out.
+        """
+        return self._connection.invoke(sample(ids, samples), self._limit_s(timeout_s))
+
+    def run_events(self, id: str, *, after: int = 0) -> tuple[RunEvent, ...]:  # noqa: A002 # as above
+        """Return what happened to a run besides its observations: who opened it again, rewinds, fallbacks.
+
+        A run keeps its newest 1000 events. Only those beyond the number `after` are returned, in order.
+        Raises `RunNotFoundError` if there is no such run.
+        """
+        return self._invoke(list_events(id, after))
 
     def models(self) -> Iterator[ModelInfo]:
         """Iterate over the models that runs can name."""

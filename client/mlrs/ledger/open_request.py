@@ -32,6 +32,15 @@ class Way(NamedTuple):
     resume_from: int | None
 
 
+class FallbackSteps(NamedTuple):
+    """Steps that the fallback answered since the runs were opened last."""
+
+    first: int
+    """The first of them."""
+    steps: int
+    """How many they are."""
+
+
 @dataclass(slots=True, eq=False, kw_only=True)
 class Start:
     """The options of runs that are opened when their first step is known."""
@@ -63,6 +72,8 @@ class Start:
     """What an adapter read from the training loop. The caller's options take precedence."""
     explore: Explored | None = None
     """What new runs take from the memory of their task; `None`: they take no part in it."""
+    fallback: FallbackSteps | None = None
+    """What the daemon is told of the fallback when they are opened next; `None`: nothing."""
 
     def limit_s(self, first_step: int | None) -> float:
         """Return the deadline of opening the runs, whose first step is `first_step`, in seconds."""

@@ -8,6 +8,7 @@ from typing import Any
 from mlrs.errors import MlrsError
 from mlrs.ledger.entries import Observed
 from mlrs.ledger.fallback import Fallback
+from mlrs.ledger.open_request import FallbackSteps
 from mlrs.ledger.outage import Outage
 from mlrs.ledger.updates import Update
 
@@ -19,6 +20,7 @@ class Standby:
         fallback: answers while no daemon can be reached; `None`: errors are raised.
         outage: the outage that the run is in, if any.
         steps: how many steps the fallback has answered.
+        untold: those that no daemon has been told of; `None`: there are none.
         last_lr: the last learning rate, or one for each run; before the first advice, the fallback's first.
         last_step: the step of the last advice; -1: none yet.
         starts_alone: whether the fallback answers before the run was opened, too.
@@ -29,6 +31,7 @@ class Standby:
         self.fallback = fallback
         self.outage: Outage | None = None
         self.steps = 0
+        self.untold: FallbackSteps | None = None
         self.last_lr: Any = None
         self.last_step = -1
         self.starts_alone = False
@@ -63,6 +66,14 @@ class Standby:
         if not entry.done and self.fallback is not None:
             entry.stand_in(self.fallback.lr(entry.step, self.last_lr), durable_step)
             self.steps += 1
+            first, count = self.untold or (entry.step, 0)
+            self.untold = FallbackSteps(min(first, entry.step), count + 1)
+
+    def told(self, what: FallbackSteps | None) -> None:
+        """Enter what a daemon was told of the steps that the fallback answered; more may have come since."""
+        if what is not None and self.untold is not None:
+            left = self.untold.steps - what.steps
+            self.untold = FallbackSteps(what.first + what.steps, left) if left else None
 
     def answer_update(self, update: Update, entry: Observed | None, durable_step: int) -> None:
         """Answer an update with the learning rate of its step, whose observation is `entry`."""

@@ -124,6 +124,7 @@ def _joined(session: Session, ledger: Ledger[Any], deadline: Deadline) -> Proced
     way = None if ledger.is_open else start.way(first_step)
     if ledger.standby.steps:  # it trained on its fallback, which the memory must not take for its own advice
         start.explore = None
+    start.fallback = ledger.standby.untold
     while len(runs) < ledger.size:
         if way is None:
             call = requests.reopening(start, feeder, len(runs))
@@ -141,6 +142,7 @@ def _joined(session: Session, ledger: Ledger[Any], deadline: Deadline) -> Proced
                 continue
         runs += part
     del session.reopened[ledger]
+    ledger.standby.told(start.fallback)
     opened = Opened(tuple(runs))
     if way is None:
         ledger.rejoin(opened)

@@ -61,7 +61,9 @@ def opening(start: Start, way: Way, feeder: str, first: int = 0) -> Call[tuple[O
 
 def reopening(start: Start, feeder: str, first: int = 0) -> Call[tuple[OpenedRun, ...]]:
     """Open runs again that were opened before, as many as one call may, from index `first` on."""
-    return opening(_bare(start, RunConfig()), AGAIN, feeder, first)
+    bare = _bare(start, RunConfig())
+    bare.fallback = start.fallback
+    return opening(bare, AGAIN, feeder, first)
 
 
 def completing(
@@ -105,6 +107,8 @@ def _opening(
         task=start.task or None,
         feeder=None if start.is_ranked else feeder,
         explore=explored_to_proto(start.explored(index) if explores else None),
+        fallback_from=None if start.fallback is None else start.fallback.first,
+        fallback_steps=None if start.fallback is None else start.fallback.steps,
     )
 
 
