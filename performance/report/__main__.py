@@ -26,6 +26,7 @@ TITLES = {
     "startup": "Starting",
     "meta_mode": "Meta mode beside others",
     "loop_lag": "The event loop",
+    "records": "Pages about runs",
 }
 
 

@@ -430,6 +430,59 @@ def loop_lag(figures: Figures) -> list[FigureTable]:
     return [FigureTable("The event loop's lag", columns, rows, note)]
 
 
+def records(figures: Figures) -> list[FigureTable]:
+    """Return the tables of `records.py`."""
+    merged, flushed = "the record in large pieces", "the record in pieces of 10 steps"
+    steps, runs = f"{figures['steps']:,}", f"{figures['runs']:,}"
+    calls = {
+        "get": "`GetRun`, the baseline",
+        "watch merged": f"`WatchRun`, {steps} steps, {merged}",
+        "watch flushed": f"the same, {flushed}",
+        "summary merged": f"`SummarizeRecord` of {steps} steps in 1,000 buckets, {merged}",
+        "summary flushed": f"the same, {flushed}",
+        "new merged": "`SummarizeRecord` of what is new",
+        "new flushed": f"the same, {flushed}",
+        "sample 50 short": "`SampleRecords` of 50 short runs",
+        "sample merged": f"`SampleRecords` of one run of {steps} steps, {merged}",
+        "sample flushed": f"the same, {flushed}",
+        "list 50 recent": f"`ListRuns`, 50 of {runs} runs, the newest first",
+        "list 1000": f"`ListRuns`, 1,000 of {runs} runs, by id",
+    }
+    rows = [
+        [
+            title,
+            number(row["seconds"] * MS),
+            ratio(row["get_ratio"]),
+            ratio(row["watch_ratio"]) if "watch_ratio" in row else "",
+            f"{row['bytes']:,}",
+            f"{row['points']:,}",
+        ]
+        for name, title in calls.items()
+        for row in [figures["calls"][name]]
+    ]
+    columns = ["call", "ms", "to `GetRun`", "to `WatchRun`", "bytes", "points a series"]
+    asked = {
+        "nothing": "nothing",
+        "whole this": "whole records, without a pause",
+        "whole other": "the same, from another daemon",
+        "new this": "what is new of ten runs, once a second",
+        "new other": "the same, from another daemon",
+    }
+    advice = [
+        [
+            title,
+            *(number(figures["advice"][name][f"p{level}_us"]) for level in (50, 90, 99)),
+            *(ratio(figures["advice"][name][key]) for key in ("quiet_ratio", "other_ratio")),
+        ]
+        for name, title in asked.items()
+    ]
+    against = ["another process reads", "p50", "p90", "p99", "p50 to nothing", "p50 to another daemon"]
+    return [
+        FigureTable("Calls", columns, rows, "Times of a client on the same machine; medians."),
+        FigureTable("Advice meanwhile", against, advice, "One run's steps, in µs."),
+    ]
+
+
 TABLES: dict[str, Callable[[Figures], list[FigureTable]]] = {
     "latency": latency,
     "stalled": stalled,
@@ -444,5 +497,6 @@ TABLES: dict[str, Callable[[Figures], list[FigureTable]]] = {
     "startup": startup,
     "meta_mode": meta_mode,
     "loop_lag": loop_lag,
+    "records": records,
 }
 """By benchmark, in the page's order."""
