@@ -34,6 +34,10 @@ WIDTHS = {2: WIDTH - 1, VERSION: WIDTH}
 """The columns of extras in each format that has some."""
 VERSION_SEED = 0x6D6C7274
 """Where the checksum of a chunk with a version starts; that of version 0 starts at `sealing.SEED`."""
+SMALL = 128
+"""Chunks of fewer steps on average are unpacked together, as each takes longer than its steps."""
+Numbered = tuple[int, int, bytes]
+"""A chunk with the number of its stretch and its first step."""
 NO_RECORD = Observations(np.empty(0), np.empty(0), np.empty(0, np.uint8))
 """A stretch of no steps."""
 
@@ -128,20 +132,29 @@ def unpack_chunk(data: bytes, run_id: str) -> Observations:
     Raises:
         AdvisorError: the chunk is damaged, or of a newer version's format.
     """
-    if (lengths := lengths_of(data)) is None:
-        if _is_newer(data):
-            raise AdvisorError(
-                Reason.STORE_NEWER,
-                f"the record of run {run_id!r} is of a newer version of mlrs; upgrade mlrs",
-            )
-        raise damaged(run_id)
-    n = lengths.steps
+    n = (lengths := _checked_lengths(data, run_id)).steps
     return Observations(
         np.frombuffer(data, "<f8", n).astype(np.float64),
         np.frombuffer(data, "<f8", n, offset=8 * n).astype(np.float64),
         np.frombuffer(data, np.uint8, n, offset=16 * n).copy(),
         extras=_extras_of(data, lengths),
     )
+
+
+def _checked_lengths(data: bytes, run_id: str) -> Lengths:
+    """Return how long the parts of a chunk of run `run_id` are.
+
+    Raises:
+        AdvisorError: the chunk is damaged, or of a newer version's format.
+    """
+    if (lengths := lengths_of(data)) is not None:
+        return lengths
+    if _is_newer(data):
+        raise AdvisorError(
+            Reason.STORE_NEWER,
+            f"the record of run {run_id!r} is of a newer version of mlrs; upgrade mlrs",
+        )
+    raise damaged(run_id)
 
 
 def _is_newer(data: bytes) -> bool:
@@ -201,14 +214,17 @@ def unpack_consecutive(chunks: Iterable[tuple[int, bytes]], step: int, run_id: s
     Raises:
         AdvisorError: a chunk is damaged, or one is missing.
     """
-    parts = [NO_RECORD]
+    begin, whole = step, list[tuple[Numbered, Lengths]]()
     for first_step, data in chunks:
         if first_step != step:
             raise DamagedError(
                 f"the store's record of run {run_id!r} breaks off at step {step}; restore it from a backup"
             )
-        parts.append(unpack_chunk(data, run_id))
-        step += len(parts[-1])
+        whole.append(((0, first_step, data), _checked_lengths(data, run_id)))
+        step += whole[-1][1].steps
+    if step - begin < SMALL * len(whole):
+        return _unpacked(whole, np.zeros(step - begin, np.int64), np.arange(begin, step))
+    parts = [NO_RECORD, *(unpack_chunk(data, run_id) for (_, _, data), _ in whole)]
     return Observations(
         np.concatenate([part.losses for part in parts]),
         np.concatenate([part.lrs for part in parts]),
@@ -230,7 +246,7 @@ def _joined_extras(parts: Sequence[Observations]) -> SparseExtras:
     )
 
 
-def unpack_steps(chunks: Sequence[tuple[int, int, bytes]], stretches: Offsets, steps: Steps) -> Observations:
+def unpack_steps(chunks: Sequence[Numbered], stretches: Offsets, steps: Steps) -> Observations:
     """Return some steps of chunks in columns, (n,) each; the reason is 0 where no chunk has one.
 
     A damaged chunk has none.
@@ -241,7 +257,11 @@ def unpack_steps(chunks: Sequence[tuple[int, int, bytes]], stretches: Offsets, s
         steps: the steps, (n,), ascending within a stretch.
     """
     read = [(chunk, lengths_of(chunk[2])) for chunk in chunks]
-    whole = [(chunk, lengths) for chunk, lengths in read if lengths is not None]
+    return _unpacked([(chunk, lengths) for chunk, lengths in read if lengths is not None], stretches, steps)
+
+
+def _unpacked(whole: Sequence[tuple[Numbered, Lengths]], stretches: Offsets, steps: Steps) -> Observations:
+    """Return some steps of undamaged chunks, as `unpack_steps` does."""
     heads = np.array([(*chunk[:2], lengths.steps) for chunk, lengths in whole], np.int64).reshape(-1, 3)
     starts = np.cumsum([0, *(len(chunk[2]) for chunk, _ in whole)])
     data = np.frombuffer(b"".join([chunk[2] for chunk, _ in whole]), np.uint8)

@@ -25,6 +25,21 @@ _BEFORE = observations.alias("before")
 _OF_RUN = sa.select(runs.c.run_id, _chunk.first_step, _chunk.steps, _chunk.record).join_from(
     observations, runs, runs.c.key == _chunk.run_key
 )
+_READ = _OF_RUN.where(
+    _chunk.run_key == sa.bindparam("key"),
+    # The chunks before the one that `start` may be in are not looked at, since a run may have many.
+    _chunk.first_step
+    >= sa.func.coalesce(
+        sa.select(sa.func.max(_BEFORE.c.first_step))
+        .where(_BEFORE.c.run_key == sa.bindparam("key"), _BEFORE.c.first_step <= sa.bindparam("start"))
+        .scalar_subquery(),
+        0,
+    ),
+    _chunk.first_step < sa.bindparam("end"),
+    _chunk.first_step + _chunk.steps > sa.bindparam("start"),
+).order_by(_chunk.first_step)
+"""The chunks of a run that begin before `end` and end after `start`."""
+_READ_SOME = _READ.limit(sa.bindparam("most", type_=sa.Integer))
 _OF_STEPS = """WITH wanted (step) AS (VALUES {steps})
 SELECT chunk.first_step, chunk.record FROM observations AS chunk
 WHERE chunk.run_key = {key} AND chunk.first_step IN (
@@ -50,8 +65,8 @@ def read(
     Raises:
         AdvisorError: a chunk is damaged, or one is missing.
     """
-    overlaps = _overlapping(key, first_step, first_step + limit)
-    rows = connection.execute(_OF_RUN.where(overlaps).order_by(_chunk.first_step).limit(most_chunks)).all()
+    part = {"key": key, "start": first_step, "end": first_step + limit, "most": most_chunks}
+    rows = connection.execute(_READ if most_chunks is None else _READ_SOME, part).all()
     if not rows:
         return NO_RECORD
     begins = min(first_step, rows[0].first_step)
@@ -110,12 +125,13 @@ def cut(connection: sa.Connection, key: int, step: int) -> None:
         AdvisorError: the chunk that the step is in is damaged.
     """
     connection.execute(observations.delete().where(_chunk.run_key == key, _chunk.first_step >= step))
-    straddles = _overlapping(key, step, step)
-    row = connection.execute(_OF_RUN.where(straddles)).one_or_none()
+    part = {"key": key, "start": step, "end": step}
+    row = connection.execute(_READ, part).one_or_none()
     if row is not None:
         kept = unpack_chunk(row.record, row.run_id).cut(0, step - row.first_step)
         values = {"steps": len(kept), "record": pack_chunk(kept)}
-        connection.execute(observations.update().where(straddles).values(values))
+        this = sa.and_(_chunk.run_key == key, _chunk.first_step == row.first_step)
+        connection.execute(observations.update().where(this).values(values))
 
 
 def merge(connection: sa.Connection, key: int, run_id: str, first_step: int) -> int | None:
@@ -152,18 +168,3 @@ def merge(connection: sa.Connection, key: int, run_id: str, first_step: int) -> 
 def _fitting(sizes: Sequence[int]) -> int:
     """Return how many of the first chunks fit into one; at least the first, whatever its size."""
     return max(1, sum(end <= CHUNK for end in accumulate(sizes)))
-
-
-def _overlapping(key: int, start: int, end: int) -> sa.ColumnElement[bool]:
-    """Return the condition of a run's chunks that begin before `end` and end after `start`.
-
-    The chunks before the one that `start` may be in are not looked at, since a run may have many.
-    """
-    of_run = _BEFORE.c.run_key == key
-    first = sa.select(sa.func.max(_BEFORE.c.first_step)).where(of_run, _BEFORE.c.first_step <= start)
-    return sa.and_(
-        _chunk.run_key == key,
-        _chunk.first_step >= sa.func.coalesce(first.scalar_subquery(), 0),
-        _chunk.first_step < end,
-        _chunk.first_step + _chunk.steps > start,
-    )
