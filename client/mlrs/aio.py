@@ -14,7 +14,7 @@ the methods of the same names in `mlrs`.
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
@@ -31,6 +31,7 @@ from mlrs.values import arguments as check
 from mlrs.values.alias_types import AliasChange
 from mlrs.values.daemon_types import DaemonInfo, DaemonStatus, RankStatus
 from mlrs.values.meta_types import Adaptation
+from mlrs.values.notes import Order
 from mlrs.values.options import (
     DEFAULT_TIMEOUT_S,
     RECORD_TIMEOUT_S,
@@ -42,10 +43,11 @@ from mlrs.values.record_types import RecordSample, RecordSummary, RunEvent
 from mlrs.values.search_types import Search
 from mlrs.values.task_memory import TaskMemory
 from mlrs.values.task_types import TaskInfo
-from mlrs.values.types import ModelInfo, RecordChunk, RunInfo, RunStatus
+from mlrs.values.types import ModelInfo, RecordChunk, RunInfo, RunPage, RunStatus
 from mlrs.wire import calls
 from mlrs.wire.alias_calls import list_alias_changes
 from mlrs.wire.daemon_calls import get_daemon, get_daemon_status, get_rank_status
+from mlrs.wire.list_calls import RunListing, run_page, update_run
 from mlrs.wire.meta_calls import adapt, adapt_gradients
 from mlrs.wire.record_calls import list_events, sample, summarize
 from mlrs.wire.search_calls import get_search
@@ -127,14 +129,67 @@ class Advisor(AdvisorView[Connection]):
         prefix: str = "",
         status: RunStatus | str | None = None,
         *,
+        contains: str = "",
+        model: str | None = None,
+        task: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        order: Order | None = None,
         newest_first: bool = False,
         limit: int | None = None,
     ) -> AsyncIterator[RunInfo]:
         """Iterate over the runs, each once. See `mlrs.Advisor.runs`."""
-        listing = calls.RunListing(prefix, status, limit, newest_first=newest_first)
+        listing = RunListing(
+            limit,
+            newest_first=newest_first,
+            order=order,
+            prefix=prefix,
+            contains=contains,
+            status=status,
+            model=model,
+            task=task,
+            tags=tags,
+        )
         while call := listing.next_call():
             for run in listing.new_of(await self._invoke(call)):
                 yield run
+
+    async def run_page(
+        self,
+        *,
+        size: int = 100,
+        cursor: str = "",
+        prefix: str = "",
+        contains: str = "",
+        status: RunStatus | str | None = None,
+        model: str | None = None,
+        task: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        order: Order = "recent",
+    ) -> RunPage:
+        """Return one page of the runs. See `mlrs.Advisor.run_page`."""
+        call = run_page(
+            size,
+            cursor,
+            prefix=prefix,
+            contains=contains,
+            status=status,
+            model=model,
+            task=task,
+            tags=tags,
+            order=order,
+        )
+        return await self._invoke(call)
+
+    async def update_run(
+        self,
+        id: str,  # noqa: A002 # what users call it
+        *,
+        set_tags: Mapping[str, str] | None = None,
+        remove_tags: Iterable[str] = (),
+        note: str | None = None,
+    ) -> RunInfo:
+        """Change what is noted of a run. See `mlrs.Advisor.update_run`."""
+        return await self._invoke(update_run(id, set_tags, remove_tags, note))
 
     async def get_run(self, id: str) -> RunInfo:  # noqa: A002 # what users call it
         """Return a run."""

@@ -26,6 +26,7 @@ from mlrs.values.types import (
     RecordChunk,
     RunConfig,
     RunInfo,
+    RunPage,
     RunStatus,
     ScheduleKind,
 )
@@ -61,6 +62,7 @@ __all__ = [
     "RunEvent",
     "RunEventKind",
     "RunInfo",
+    "RunPage",
     "RunStatus",
     "ScheduleKind",
     "Search",

@@ -73,6 +73,7 @@ NAMES = {
         "RunEvent",
         "RunEventKind",
         "RunInfo",
+        "RunPage",
         "RunStatus",
         "ScheduleKind",
         "Search",

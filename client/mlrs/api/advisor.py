@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
@@ -20,6 +20,7 @@ from mlrs.values import arguments as check
 from mlrs.values.alias_types import AliasChange
 from mlrs.values.daemon_types import DaemonInfo, DaemonStatus, RankStatus
 from mlrs.values.meta_types import Adaptation
+from mlrs.values.notes import Order
 from mlrs.values.options import (
     DEFAULT_TIMEOUT_S,
     RECORD_TIMEOUT_S,
@@ -31,10 +32,11 @@ from mlrs.values.record_types import RecordSample, RecordSummary, RunEvent
 from mlrs.values.search_types import Search
 from mlrs.values.task_memory import TaskMemory
 from mlrs.values.task_types import TaskInfo
-from mlrs.values.types import ModelInfo, RecordChunk, RunInfo, RunStatus
+from mlrs.values.types import ModelInfo, RecordChunk, RunInfo, RunPage, RunStatus
 from mlrs.wire import calls
 from mlrs.wire.alias_calls import list_alias_changes
 from mlrs.wire.daemon_calls import get_daemon, get_daemon_status, get_rank_status
+from mlrs.wire.list_calls import RunListing, run_page, update_run
 from mlrs.wire.meta_calls import adapt, adapt_gradients
 from mlrs.wire.record_calls import list_events, sample, summarize
 from mlrs.wire.search_calls import get_search
@@ -186,6 +188,9 @@ class Advisor(AdvisorView[Connection]):
             on_advice: a function that is told each step with its advice (`mlrs.types.AdvisedStep`), in order
                 and in a background thread, as far as it keeps up: it never delays training, and its errors
                 are only logged. `mlrs.writers` has some that write to experiment trackers.
+            tags: tags of a new run, by name, at most 32, by which lists of runs can be filtered. A run that
+                exists keeps its own (`update_run` changes them). They do not influence advice.
+            note: a note on a new run, for people; at most 4096 characters.
             timeout_s: the deadline of opening the run, in seconds, also while a daemon is still starting.
                 Default: the advisor's; one minute where a daemon that answers may need longer: it replays a
                 run that goes back to a step, and compiles code, once for its machine, for `meta`, `rescue` or
@@ -215,6 +220,8 @@ class Advisor(AdvisorView[Connection]):
             explore: as for `run`, for every run.
             on_existing: as for `run`, for every run. A sweep is opened at once.
             resume_from: as for `run`, for every run.
+            tags: as for `run`, for every run; with the note at most 2048 bytes.
+            note: as for `run`, for every run.
             fallback: as for `run`; a function may return an array of one learning rate for each run.
             timeout_s: the deadline of each call that opens a thousand runs, in seconds. Default: 60.
             config: options of `run`: one value for all runs, or a list or array of one value for each run.
@@ -269,6 +276,11 @@ class Advisor(AdvisorView[Connection]):
         prefix: str = "",
         status: RunStatus | str | None = None,
         *,
+        contains: str = "",
+        model: str | None = None,
+        task: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        order: Order | None = None,
         newest_first: bool = False,
         limit: int | None = None,
     ) -> Iterator[RunInfo]:
@@ -277,13 +289,94 @@ class Advisor(AdvisorView[Connection]):
         Args:
             prefix: only runs whose ids begin with this.
             status: only runs of this status.
-            newest_first: order the runs by the time of their last stored observation, newest first. Default:
-                by id.
+            contains: only runs whose ids contain this.
+            model: only runs of this model: a name, or `name@digest` with at least 8 digits.
+            task: only runs of this task.
+            tags: only runs that have all of these tags with these values; an empty value: with any.
+            order: `id`, `recent` (by the time of their last stored observation, newest first) or `created`
+                (the newest run first). Default: by id.
+            newest_first: the same as `order="recent"`.
             limit: at most this many. Default: all.
         """
-        listing = calls.RunListing(prefix, status, limit, newest_first=newest_first)
+        listing = RunListing(
+            limit,
+            newest_first=newest_first,
+            order=order,
+            prefix=prefix,
+            contains=contains,
+            status=status,
+            model=model,
+            task=task,
+            tags=tags,
+        )
         while call := listing.next_call():
             yield from listing.new_of(self._invoke(call))
+
+    def run_page(
+        self,
+        *,
+        size: int = 100,
+        cursor: str = "",
+        prefix: str = "",
+        contains: str = "",
+        status: RunStatus | str | None = None,
+        model: str | None = None,
+        task: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        order: Order = "recent",
+    ) -> RunPage:
+        """Return one page of the runs, for lists that are shown page by page.
+
+        Args:
+            size: at most this many, 1 to 1000. A page may have fewer runs, also where it is not the last.
+            cursor: the `cursor` of the page before; empty: the first page.
+            prefix: only runs whose ids begin with this.
+            contains: only runs whose ids contain this.
+            status: only runs of this status.
+            model: only runs of this model: a name, or `name@digest` with at least 8 digits.
+            task: only runs of this task.
+            tags: only runs that have all of these tags with these values; an empty value: with any.
+            order: `recent`: by the time of the last stored observation, the newest first; `created`: the
+                newest run first; or `id`. It must be the same for all pages. By `recent`, a run that gets
+                observations while pages are read may come again.
+        """
+        call = run_page(
+            size,
+            cursor,
+            prefix=prefix,
+            contains=contains,
+            status=status,
+            model=model,
+            task=task,
+            tags=tags,
+            order=order,
+        )
+        return self._invoke(call)
+
+    def update_run(
+        self,
+        id: str,  # noqa: A002 # what users call it
+        *,
+        set_tags: Mapping[str, str] | None = None,
+        remove_tags: Iterable[str] = (),
+        note: str | None = None,
+    ) -> RunInfo:
+        """Change what is noted of a run, and return it. Nothing of it influences advice.
+
+        Changes of one run by several callers are all kept. Repeating a change changes nothing.
+
+        Args:
+            id: the run's id.
+            set_tags: tags to set, by name; other tags stay. A run has at most 32. Names: 1 to 64 letters,
+                digits and any of `._-/`, beginning with a letter or digit; values: at most 256 characters.
+            remove_tags: names of tags to remove. Names that it does not have are no error.
+            note: the note, at most 4096 characters; empty removes it. Default: it stays.
+
+        Raises:
+            RunNotFoundError: there is no such run.
+            InvalidArgumentError: the run would have too many tags, or a tag or the note is malformed.
+        """
+        return self._invoke(update_run(id, set_tags, remove_tags, note))
 
     def get_run(self, id: str) -> RunInfo:  # noqa: A002 # what users call it
         """Return a run. Raises `RunNotFoundError` if there is none."""

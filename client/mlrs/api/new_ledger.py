@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, get_args
 
 from mlrs.adapters import RunState
@@ -15,9 +16,14 @@ from mlrs.transport.listener import Listener
 from mlrs.values import arguments as check
 from mlrs.values.checks import flag, one_of, wrong
 from mlrs.values.names import LONGEST_TASK, new_run_id
+from mlrs.values.notes import note as checked_note
+from mlrs.values.notes import tags as checked_tags
 from mlrs.values.options import RECORD_TIMEOUT_S, OnExisting, OnUnavailable
 from mlrs.values.types import Optimizer, RunConfig
 from mlrs.wire.calls import MAX_BATCH
+
+MAX_NOTED = 2048
+"""The most bytes of the tags and the note of a run of a sweep."""
 
 
 def run_ledger(
@@ -38,6 +44,8 @@ def run_ledger(
     fallback: Any = "auto",
     on_unavailable: object = "auto",
     on_advice: Any = None,
+    tags: object = None,
+    note: object = None,
     timeout_s: object = None,
     **config: Any,
 ) -> Ledger[Entry]:
@@ -64,6 +72,8 @@ def run_ledger(
         is_ranked=own_rank is not None,
         world_size=size,
         explore=_explored(memory, explore),
+        tags=checked_tags("tags", tags),
+        note="" if note is None else checked_note(note),
     )
     ledger = Ledger(start, changed, Entry.of, fallback_of(fallback, [asked]), own_rank)
     choice: OnUnavailable = one_of("on_unavailable", on_unavailable, get_args(OnUnavailable))
@@ -87,6 +97,8 @@ def sweep_ledger(
     on_existing: object = "error",
     resume_from: object = None,
     fallback: Any = "last",
+    tags: object = None,
+    note: object = None,
     timeout_s: object = None,
     **config: Any,
 ) -> Ledger[Any]:
@@ -95,6 +107,8 @@ def sweep_ledger(
     name = "" if task is None else _task(task)
     run_ids, configs = check.sweep(ids, config)
     goes_on, step = _goes_on(on_existing, resume_from)
+    noted, text = checked_tags("tags", tags), "" if note is None else checked_note(note)
+    _check_small(noted, text)
     a_call_s = RECORD_TIMEOUT_S if timeout_s is None else check.timeout_s(timeout_s)
     start = Start(
         run_ids=run_ids,
@@ -104,8 +118,17 @@ def sweep_ledger(
         on_existing=goes_on,
         resume_from=step,
         explore=_explored(bool(name) if memory is None else memory, explore),
+        tags=noted,
+        note=text,
     )
     return Ledger(start, changed, row, fallback_of(fallback, configs))
+
+
+def _check_small(tags: Mapping[str, str], note: str) -> None:
+    """Check that what each run of a sweep is noted with fits into a message a thousand times."""
+    size = sum(len(text.encode()) for pair in tags.items() for text in pair) + len(note.encode())
+    if size > MAX_NOTED:
+        raise wrong("note", f"and tags, for every run of a sweep, must have at most {MAX_NOTED} bytes", note)
 
 
 def _task(task: object) -> str:

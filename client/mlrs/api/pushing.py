@@ -126,6 +126,8 @@ class Push:
             on_existing="error" if is_whole and not rewind else "resume",
             must_exist=not is_whole,
             resume_from=unsent.first_step if rewind else None,
+            tags=unsent.tags,
+            note=unsent.note,
         )
         entry: Callable[[int, Any], Any] = Entry.of
         self._read_losses: Callable[[Sequence[float], int], Any] = lambda losses, _: losses[0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -74,6 +74,10 @@ class Start:
     """What new runs take from the memory of their task; `None`: they take no part in it."""
     fallback: FallbackSteps | None = None
     """What the daemon is told of the fallback when they are opened next; `None`: nothing."""
+    tags: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """The tags of new runs."""
+    note: str = ""
+    """The note on new runs."""
 
     def limit_s(self, first_step: int | None) -> float:
         """Return the deadline of opening the runs, whose first step is `first_step`, in seconds."""

@@ -132,9 +132,9 @@ def ranks(
     return Ranks(reduction=reduction, **others), which, size
 
 
-def prefix(value: object) -> str:
-    """Return a checked prefix of run ids; may be empty."""
-    return "" if value == "" else string("prefix", value)
+def prefix(value: object, name: str = "prefix") -> str:
+    """Return a checked part of run ids; may be empty."""
+    return "" if value == "" else string(name, value)
 
 
 def limit(value: object) -> int | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias, TypedDict
 
 from mlrs.values.advised_step import AdvisedStep
@@ -61,6 +61,8 @@ class TaskOptions(TypedDict, total=False):
     fallback: FallbackLike
     on_unavailable: OnUnavailable
     on_advice: OnAdvice | None
+    tags: Mapping[str, str] | None
+    note: str | None
     timeout_s: float | None
 
 
@@ -101,4 +103,6 @@ class SweepOptions(TypedDict, total=False):
     on_existing: OnExisting
     resume_from: int | None
     fallback: FallbackLike
+    tags: Mapping[str, str] | None
+    note: str | None
     timeout_s: float | None

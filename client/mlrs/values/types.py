@@ -250,6 +250,21 @@ class RunInfo:
     """The state of its meta updates; `None` for a run without meta mode."""
     world_size: int = 0
     """The number of its ranks; 0 without `config.ranks`."""
+    tags: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """Its tags, by name."""
+    note: str = ""
+    """A note of its owner, for people: plain text. It and the tags come from whoever may change the run; show
+    them as text, never as markup."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunPage:
+    """A page of a list of runs."""
+
+    runs: tuple[RunInfo, ...]
+    """The runs, in the order of the list."""
+    cursor: str | None
+    """Names the next page; `None`: there is none."""
 
 
 @dataclass(frozen=True, kw_only=True)

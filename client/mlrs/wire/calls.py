@@ -6,8 +6,7 @@ The threaded and the asyncio client both send these.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from mlrs.ledger.open_request import Explored, Mode, Start, Way
 from mlrs.ledger.open_result import OpenedRun
@@ -16,14 +15,12 @@ from mlrs.protocol.routing import Call
 from mlrs.values import arguments as check
 from mlrs.values.types import ModelInfo, RunConfig, RunInfo
 from mlrs.wire import convert
+from mlrs.wire.list_calls import Page
 from mlrs.wire.memory_convert import explored_to_proto
 from mlrs_proto import v1 as pb
 
-T = TypeVar("T")
 MAX_BATCH = 1000
 """The most runs that the contract opens or finishes in one call."""
-MAX_PAGE = 1000
-"""The most runs that the contract lists in one call."""
 _MODES: dict[Mode, pb.OpenMode.ValueType] = {
     "open": pb.OPEN_MODE_UNSPECIFIED,
     "create": pb.OPEN_MODE_CREATE,
@@ -35,21 +32,11 @@ AGAIN = Way("resume", None)
 """How runs are opened to join a stream again."""
 
 
-@dataclass(frozen=True, slots=True)
-class Page(Generic[T]):
-    """A page of a list."""
-
-    items: tuple[T, ...]
-    """The items on it."""
-    next_token: str
-    """Names the next page; empty: there is none."""
-
-
 def opening(start: Start, way: Way, feeder: str, first: int = 0) -> Call[tuple[OpenedRun, ...]]:
     """Open runs of a ledger, as many as one call may, from index `first` on."""
     indexes = range(first, min(first + MAX_BATCH, len(start.run_ids)))
-    configs, explores = start.asked(way), way.mode != "resume"
-    requests = [_opening(start, each, configs[each], way, feeder, explores=explores) for each in indexes]
+    configs, is_new = start.asked(way), way.mode != "resume"
+    requests = [_opening(start, each, configs[each], way, feeder, is_new=is_new) for each in indexes]
     if len(start.run_ids) == 1:
         return _opening_one(requests[0])
     return Call(
@@ -74,7 +61,7 @@ def completing(
     If it `is_new`, without an observation, what is added may let the memory of its task decide.
     """
     bare = _bare(start, config, start.explored(0))
-    return _opening_one(_opening(bare, 0, config, AGAIN, feeder, explores=is_new))
+    return _opening_one(_opening(bare, 0, config, AGAIN, feeder, is_new=is_new))
 
 
 def _bare(start: Start, config: RunConfig, explore: Explored | None = None) -> Start:
@@ -94,7 +81,7 @@ def _opening_one(request: pb.OpenRunRequest) -> Call[tuple[OpenedRun, ...]]:
 
 
 def _opening(
-    start: Start, index: int, config: RunConfig, way: Way, feeder: str, *, explores: bool
+    start: Start, index: int, config: RunConfig, way: Way, feeder: str, *, is_new: bool
 ) -> pb.OpenRunRequest:
     """Return the request that opens one run; those of a sweep have one owner."""
     return pb.OpenRunRequest(
@@ -106,7 +93,9 @@ def _opening(
         world_size=start.world_size,
         task=start.task or None,
         feeder=None if start.is_ranked else feeder,
-        explore=explored_to_proto(start.explored(index) if explores else None),
+        explore=explored_to_proto(start.explored(index) if is_new else None),
+        tags=start.tags if is_new else None,
+        note=start.note if is_new else "",
         fallback_from=None if start.fallback is None else start.fallback.first,
         fallback_steps=None if start.fallback is None else start.fallback.steps,
     )
@@ -166,51 +155,6 @@ def _finishing(
 def delete_run(run_id: object) -> Call[None]:
     """Delete a run and its record."""
     return Call("DeleteRun", pb.DeleteRunRequest(run_id=check.run_id(run_id)), lambda _: None)
-
-
-class RunListing:
-    """The calls that list runs page by page, and what they have listed so far."""
-
-    def __init__(self, prefix: object, status: object, limit: object, *, newest_first: bool) -> None:
-        """Check the arguments."""
-        self._request = pb.ListRunsRequest(
-            prefix=check.prefix(prefix),
-            status=convert.status_to_proto(check.status(status)),
-            order_by="update_time desc" if newest_first else "",
-        )
-        self._left = check.limit(limit)
-        self._listed: set[str] | None = set() if newest_first else None
-        self._ended = False
-
-    def next_call(self) -> Call[Page[RunInfo]] | None:
-        """Return the call that reads the next page, if there is one."""
-        if self._ended or self._left == 0:
-            return None
-        self._request.page_size = MAX_PAGE if self._left is None else min(MAX_PAGE, self._left)
-        request = pb.ListRunsRequest()
-        request.CopyFrom(self._request)
-        return Call(
-            "ListRuns",
-            request,
-            lambda response: Page(
-                tuple(map(convert.run_from_proto, response.runs)), response.next_page_token
-            ),
-        )
-
-    def new_of(self, page: Page[RunInfo]) -> Sequence[RunInfo]:
-        """Return the runs of a page that were not listed before, no more than the limit.
-
-        In the order by update time, a run that is updated while pages are read is listed again.
-        """
-        self._request.page_token, self._ended = page.next_token, not page.next_token
-        new = page.items
-        if self._listed is not None:
-            new = tuple(run for run in new if run.id not in self._listed)
-            self._listed.update(run.id for run in new)
-        if self._left is not None:
-            new = new[: self._left]
-            self._left -= len(new)
-        return new
 
 
 def list_models(token: str) -> Call[Page[ModelInfo]]:

@@ -171,6 +171,8 @@ def run_from_proto(message: pb.Run) -> RunInfo:
         update_time=_time(message.update_time),
         meta=meta.status_from_proto(message.meta) if message.HasField("meta") else None,
         world_size=message.world_size,
+        tags=dict(message.tags),
+        note=message.note,
     )
 
 

@@ -6,7 +6,7 @@ from mlrs.protocol.routing import Call
 from mlrs.values import arguments as check
 from mlrs.values.task_memory import TaskMemory
 from mlrs.values.task_types import TaskInfo
-from mlrs.wire.calls import Page
+from mlrs.wire.list_calls import Page
 from mlrs.wire.memory_convert import memory_from_proto, task_from_proto
 from mlrs_proto import v1 as pb
 

@@ -47,6 +47,8 @@ def unsent_of(ledger: Ledger[Any], target: str, *, finish: bool) -> Unsent:
         ),
         restored=tuple(entry.step for entry in entries if entry.restored),
         outcome=ledger.outcome if finish else NO_OUTCOME,
+        tags=ledger.start.tags,
+        note=ledger.start.note,
     )
 
 

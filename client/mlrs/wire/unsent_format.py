@@ -2,8 +2,9 @@
 
 The file is JSON. Losses, alignments, signals, validation losses and metrics, which must not change in any
 bit, are base64 of little-endian float64: step by step, one loss of a run or the losses of all runs of a
-sweep. A file without anything for the memory of a task is of version 4, one that also lacks restored states
-of version 3, and one that also lacks signals and validation losses of version 2: older clients read these.
+sweep. A file without tags and a note is of version 5, one that also lacks anything for the memory of a task
+of version 4, one that also lacks restored states of version 3, and one that also lacks signals and validation
+losses of version 2: older clients read these.
 """
 
 from __future__ import annotations
@@ -12,22 +13,23 @@ import base64
 import dataclasses
 import json
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from mlrs.errors import InvalidArgumentError
 from mlrs.ledger.outcome import Outcome
+from mlrs.values import notes
 from mlrs.values.signals import SIGNAL_NAMES, SignalRecord, Signals, ValidationRecord
 from mlrs.values.types import RunConfig
 from mlrs.wire import convert
 from mlrs_proto import v1 as pb
 
-FORMAT, VERSION = "mlrs-unsent", 5
+FORMAT, VERSION = "mlrs-unsent", 6
 """The name and the newest version of the format."""
-PLAIN, WITH_SIGNALS, WITH_RESTORED = 2, 3, 4
-"""The versions of files without signals and validation losses, of those without restored states, and of those
-without anything for the memory of a task."""
+PLAIN, WITH_SIGNALS, WITH_RESTORED, WITH_OUTCOME = 2, 3, 4, 5
+"""The versions of files without signals and validation losses, of those without restored states, of those
+without anything for the memory of a task, and of those without tags and a note."""
 NO_OUTCOME = Outcome()
 
 
@@ -71,6 +73,10 @@ class Unsent:
     """The steps before which the training restored a saved state."""
     outcome: Outcome = NO_OUTCOME
     """How good the runs came out, if they are to be marked as finished."""
+    tags: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """The tags of the runs, if they are new."""
+    note: str = ""
+    """The note on the runs, if they are new."""
 
     def said(self) -> str:
         """Return a description for messages."""
@@ -102,7 +108,7 @@ def dumped(unsent: Unsent) -> str:
 def _with_extras(facts: dict[str, Any], unsent: Unsent) -> tuple[dict[str, Any], int]:
     """Return facts with what not every file has, and the oldest version that has all of it."""
     version = PLAIN
-    for name in ("signals", "validations", "restored", "outcome"):
+    for name in ("signals", "validations", "restored", "outcome", "tags", "note"):
         del facts[name]
     if unsent.signals or unsent.validations or unsent.restored:
         version = WITH_SIGNALS
@@ -113,13 +119,15 @@ def _with_extras(facts: dict[str, Any], unsent: Unsent) -> tuple[dict[str, Any],
     if unsent.restored:
         version, facts["restored"] = WITH_RESTORED, list(unsent.restored)
     if unsent.outcome != NO_OUTCOME:
-        version, outcome = VERSION, unsent.outcome
+        version, outcome = WITH_OUTCOME, unsent.outcome
         told = [] if outcome.validation_loss is None else [outcome.validation_loss]
         facts["outcome"] = {
             "metrics": _packed(outcome.metrics),
             "higher_is_better": outcome.higher_is_better,
             "validation_loss": _packed(told),
         }
+    if unsent.tags or unsent.note:
+        version, facts["tags"], facts["note"] = VERSION, dict(unsent.tags), unsent.note
     return facts, version
 
 
@@ -154,6 +162,8 @@ def loaded(text: str) -> Unsent:
         facts["validations"] = tuple(_validation(*one) for one in facts.get("validations", ()))
         facts["restored"] = tuple(facts.get("restored", ()))
         facts["outcome"] = _outcome(facts["outcome"], len(run_ids)) if "outcome" in facts else NO_OUTCOME
+        facts["tags"] = notes.tags("tags", facts.get("tags"))
+        facts["note"] = notes.note(facts.get("note", ""))
         return Unsent(**facts)
     except InvalidArgumentError:
         raise

@@ -25,6 +25,7 @@ from mlrs.wire.unsent_format import (
     NO_OUTCOME,
     PLAIN,
     VERSION,
+    WITH_OUTCOME,
     WITH_RESTORED,
     WITH_SIGNALS,
     Unsent,
@@ -515,6 +516,8 @@ unsent = st.builds(
     validations=st.lists(validations, max_size=3).map(tuple),
     restored=st.lists(st.integers(0, 9), max_size=2).map(tuple),
     outcome=st.just(NO_OUTCOME) | outcomes,
+    tags=st.dictionaries(st.sampled_from("xy"), st.sampled_from(["", "é"]), max_size=2),
+    note=st.sampled_from(["", "<b>\n\N{SNOWMAN}"]),
 )
 
 
@@ -543,8 +546,11 @@ def test_files_are_as_older_clients_read_them(one: Unsent) -> None:
     facts = json.loads(dumped(one))
     has_extras = bool(one.signals or one.validations or one.restored)
     is_remembered = one.outcome != NO_OUTCOME
+    is_noted = bool(one.tags or one.note)
     oldest = WITH_RESTORED if one.restored else WITH_SIGNALS if has_extras else PLAIN
-    assert facts["version"] == (VERSION if is_remembered else oldest)
+    oldest = WITH_OUTCOME if is_remembered else oldest
+    assert facts["version"] == (VERSION if is_noted else oldest)
+    assert ("tags" in facts, "note" in facts) == (is_noted, is_noted)
     assert ("signals" in facts) is has_extras
     assert ("restored" in facts) is bool(one.restored)
     assert ("outcome" in facts) is is_remembered
