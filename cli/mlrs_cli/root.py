@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from mlrs_cli.text import shown
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -188,4 +190,4 @@ def reported(*kinds: type[Exception]) -> Iterator[None]:
     try:
         yield
     except kinds as error:
-        raise click.ClickException(str(error)) from error
+        raise click.ClickException(shown(str(error), keep="\n")) from error

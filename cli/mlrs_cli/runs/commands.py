@@ -11,22 +11,24 @@ import time
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict
-from itertools import islice
 from typing import IO, Any
 
 import click
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 import mlrs
 from mlrs_cli.root import DaemonAddress, connected, daemon_options
 from mlrs_cli.runs.deleting import Deletion, Selection, age, by_status, plural
-from mlrs_cli.runs.listing import FORMATS, facts_of, or_dash, plain, print_runs
+from mlrs_cli.runs.list_command import STATUS, list_runs
+from mlrs_cli.runs.listing import facts_of, or_dash, plain, print_runs
+from mlrs_cli.runs.noting import note, tag, tags_text
 from mlrs_cli.runs.pushing import push
 from mlrs_cli.runs.searching import search
+from mlrs_cli.text import shown
 
-STATUS = click.Choice(["active", "diverged", "finished"])
 WAIT_S = 0.5
 """How often `watch --wait` looks for the run."""
 COLUMNS = ("step", "loss", "learning_rate", "reason")
@@ -41,52 +43,11 @@ def runs() -> None:
     """
 
 
+runs.add_command(list_runs)
+runs.add_command(tag)
+runs.add_command(note)
 runs.add_command(push)
 runs.add_command(search)
-
-
-@runs.command("list")
-@click.option("--prefix", default="", help="Only runs whose ids begin with this.")
-@click.option("--status", type=STATUS, help="Only runs of this status.")
-@click.option(
-    "--sort",
-    type=click.Choice(["updated", "id"]),
-    default="updated",
-    show_default=True,
-    help="By the newest activity, the last first, or by id.",
-)
-@click.option(
-    "--limit", type=click.IntRange(min=0), default=100, show_default=True, help="At most this many; 0: all."
-)
-@click.option(
-    "--format",
-    "format_",
-    type=click.Choice(FORMATS),
-    default="table",
-    show_default=True,
-    help="The format of the output.",
-)
-@daemon_options
-def list_runs(
-    prefix: str, status: str | None, sort: str, limit: int, format_: str, daemon: DaemonAddress
-) -> None:
-    """List runs, those with the newest activity first.
-
-    A table that goes to a pipe or a file is a line of headings and a line for each run, with tabs between the
-    columns. JSON is one array, a line for each run, which holds what `show` prints. CSV and JSON have every
-    digit, and times in UTC.
-
-    \b
-      mlrs runs list --status active
-      mlrs runs list --limit 0 --format csv > runs.csv
-      mlrs runs list --format json | jq -r '.[].id'
-    """
-    with connected(daemon) as advisor:
-        wanted = limit + 1 if limit else None
-        found = advisor.runs(prefix, status, newest_first=sort == "updated", limit=wanted)
-        print_runs(islice(found, limit or None), format_)
-        if limit and next(found, None) is not None:
-            click.echo(f"only the first {limit} are shown; --limit 0 shows all", err=True)
 
 
 @runs.command()
@@ -297,17 +258,23 @@ def _extras(chunk: mlrs.types.RecordChunk) -> dict[int, dict[str, Any]]:
 
 
 def _panel(chunk: mlrs.types.RecordChunk) -> Table:
-    """Return a run at its newest step, on one line."""
+    """Return a run at its newest step, on one line, with its tags, and its note below, if it has any."""
     run = chunk.run
     table = Table("run", "status", "step", "loss", "learning rate", "durable step")
-    table.add_row(
-        run.id,
+    cells = [
+        shown(run.id),
         run.status.value,
         str(run.next_step - 1) if run.next_step else "-",
         or_dash(run.last_loss, ".6g"),
         or_dash(run.last_learning_rate, ".6g"),
         str(run.durable_step),
-    )
+    ]
+    if run.tags:
+        table.add_column("tags")
+        cells.append(tags_text(run.tags))
+    if run.note:
+        table.caption = Text(shown(run.note, keep="\n"))
+    table.add_row(*map(Text, cells))
     return table
 
 
@@ -315,4 +282,4 @@ def _line(chunk: mlrs.types.RecordChunk) -> str:
     """Return a run at its newest step as a line of text, for a pipe or a log."""
     run = chunk.run
     loss, lr = or_dash(run.last_loss, ".6g"), or_dash(run.last_learning_rate, ".6g")
-    return f"{run.id} {run.status.value} step {run.next_step - 1} loss {loss} lr {lr}"
+    return f"{shown(run.id)} {run.status.value} step {run.next_step - 1} loss {loss} lr {lr}"

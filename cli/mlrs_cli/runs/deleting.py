@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import click
 
 import mlrs
+from mlrs_cli.text import shown
 
 _UNITS = {
     "s": dt.timedelta(seconds=1),
@@ -108,11 +109,11 @@ class Deletion:
     def _delete(self, run_id: str) -> None:
         self.advisor.delete_run(run_id)
         self.counts["deleted"] += 1
-        click.echo(f"deleted {run_id}")
+        click.echo(f"deleted {shown(run_id)}")
 
     def _skip(self, why: str, message: str) -> None:
         self.counts[why] += 1
-        click.echo(message, err=True)
+        click.echo(shown(message), err=True)
 
 
 def plural(count: int) -> str:

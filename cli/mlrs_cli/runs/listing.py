@@ -8,16 +8,19 @@ import datetime as dt
 import json
 import math
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.table import Column, Table
+from rich.text import Text
 
 import mlrs
+from mlrs_cli.runs.noting import tags_text
+from mlrs_cli.text import shown
 
 HEADINGS = ("run", "status", "steps", "loss", "LR", "policy", "stored")
-"""The columns of a table, for people."""
+"""The columns of a table, for people. Tags follow; in a terminal, only where a run has some."""
 COLUMNS = (
     "id",
     "status",
@@ -29,6 +32,8 @@ COLUMNS = (
     "policy",
     "create_time",
     "update_time",
+    "tags",
+    "note",
 )
 """The columns of CSV, for programs: every digit, and times as ISO 8601."""
 FORMATS = ("table", "json", "csv")
@@ -41,12 +46,19 @@ def print_runs(runs: Iterable[mlrs.types.RunInfo], format_: str) -> None:
     elif format_ == "csv":
         _print_lines(COLUMNS, map(_values, runs), ",")
     elif (console := Console()).is_terminal:
-        table = Table(Column(HEADINGS[0], overflow="fold"), *HEADINGS[1:])
-        for run in runs:
-            table.add_row(*_cells(run))
-        console.print(table)
+        console.print(_table(list(runs)))
     else:
-        _print_lines(HEADINGS, map(_cells, runs), "\t")
+        _print_lines((*HEADINGS, "tags"), map(_cells, runs), "\t")
+
+
+def _table(runs: Sequence[mlrs.types.RunInfo]) -> Table:
+    """Return runs as a table for a terminal."""
+    table = Table(Column(HEADINGS[0], overflow="fold"), *HEADINGS[1:])
+    if any(run.tags for run in runs):
+        table.add_column("tags", overflow="fold")
+    for run in runs:
+        table.add_row(*map(Text, _cells(run)[: len(table.columns)]))
+    return table
 
 
 def facts_of(run: mlrs.types.RunInfo) -> dict[str, Any]:
@@ -91,31 +103,34 @@ def _print_lines(headings: Iterable[str], rows: Iterable[Iterable[Any]], delimit
 
 
 def _cells(run: mlrs.types.RunInfo) -> tuple[str, ...]:
-    """Return a run in the columns of `HEADINGS`."""
+    """Return a run in the columns of `HEADINGS`, and its tags."""
     return (
-        run.id,
+        shown(run.id),
         run.status.value,
         str(run.next_step) + (f" / {run.config.horizon}" if run.config.horizon else ""),
         or_dash(run.last_loss, ".4g"),
         or_dash(run.last_learning_rate, ".4g"),
-        _policy(run.config),
+        shown(_policy(run.config)),
         ago(run.update_time),
+        tags_text(run.tags),
     )
 
 
 def _values(run: mlrs.types.RunInfo) -> tuple[Any, ...]:
-    """Return a run in the columns of `COLUMNS`."""
+    """Return a run in the columns of `COLUMNS`; text is as for a terminal, which the output may go to."""
     return (
-        run.id,
+        shown(run.id),
         run.status.value,
         run.next_step,
         run.durable_step,
         run.config.horizon,
         run.last_loss,
         run.last_learning_rate,
-        _policy(run.config),
+        shown(_policy(run.config)),
         run.create_time.isoformat(),
         run.update_time.isoformat(),
+        json.dumps(dict(run.tags)),
+        shown(run.note),
     )
 
 
