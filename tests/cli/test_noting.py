@@ -6,7 +6,9 @@ import csv
 import io
 import json
 from collections.abc import Iterator
+from typing import Any
 
+import grpc
 import pytest
 from click.testing import CliRunner, Result
 
@@ -146,10 +148,21 @@ class HostileRecord(Record):
         return run
 
 
+class HostileDaemon(FakeDaemon):
+    """A daemon that no checks protect; it ends the record of a run that is followed."""
+
+    def WatchRun(  # noqa: N802  # as the contract calls it
+        self, request: pb.WatchRunRequest, context: grpc.ServicerContext
+    ) -> Any:
+        """Stream a run's record."""
+        request.follow = False
+        yield from super().WatchRun(request, context)
+
+
 @pytest.fixture(scope="module")
 def hostile() -> Iterator[FakeDaemon]:
     """A daemon whose one run has such an id, model, tag and note."""
-    served = FakeDaemon()
+    served = HostileDaemon()
     record = served.runs["x"] = HostileRecord("x", pb.RunConfig())
     record.losses, record.finished = [1.0], True
     yield served
