@@ -173,9 +173,10 @@ class Calls:
             began = time.perf_counter()
             answer = call()
             taken.append(time.perf_counter() - began)
-        parts = answer if isinstance(answer, list) else [answer]
+        parts = answer if isinstance(answer, list) else [answer, *getattr(answer, "samples", ())]
         points = [len(getattr(part, field, ())) for part in parts for field in ("losses", "mean_losses")]
-        self.sizes[name] = sum(part.ByteSize() for part in parts), sum(points)
+        size = sum(part.ByteSize() for part in (answer if isinstance(answer, list) else [answer]))
+        self.sizes[name] = size, sum(points)
         return float(np.median(taken))
 
 

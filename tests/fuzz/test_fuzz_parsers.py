@@ -114,6 +114,8 @@ def of_messages(_: Path) -> tuple[Parser, list[bytes]]:
             convert.status_from_proto(message.status),
             convert.list_position_from_proto(message.order_by, message.page_token),
         ),
+        pb.SummarizeRecordRequest: convert.summary_from_proto,
+        pb.SampleRecordsRequest: convert.samples_from_proto,
         pb.AdviseRequest: lambda message: convert.step_from_proto(message.step, "step"),
         pb.RunConfig: convert.config_from_proto,
     }
