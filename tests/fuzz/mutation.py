@@ -78,7 +78,10 @@ def extreme(message: Message, chance: random.Random, *, depth: int = 0) -> Messa
         if field.is_repeated:
             count = chance.choice((1, 2, 3, 17))
             values = [_value(field, chance, depth) for _ in range(count)]
-            if field.cpp_type == FieldDescriptor.CPPTYPE_MESSAGE:
+            if field.message_type is not None and field.message_type.GetOptions().map_entry:
+                for entry in values:
+                    getattr(message, field.name)[entry.key] = entry.value
+            elif field.cpp_type == FieldDescriptor.CPPTYPE_MESSAGE:
                 for value in values:
                     getattr(message, field.name).add().CopyFrom(value)
             else:
