@@ -22,7 +22,6 @@ from mlrs.api.aio_run import Opening, Pending, PendingAdaptation, Run
 from mlrs.api.pushing import pushed
 from mlrs.api.views import AdvisorView
 from mlrs.local.target import target_of
-from mlrs.protocol.addresses import Addresses
 from mlrs.protocol.joining import deleted
 from mlrs.protocol.routing import Call
 from mlrs.transport.access import TLS, access_of
@@ -78,9 +77,8 @@ def connect(
     found = target_of(target)
     access = access_of(found.addresses, token, tls, allow_insecure_token=allow_insecure_token)
     folder = default_folder() if unsent_dir is None else os.fspath(unsent_dir)
-    revive, start = (found.starter.revive, found.starter.start) if found.starter else (None, None)
-    addresses = Addresses(found.addresses, revive)
-    return Advisor(Connection(addresses, access, check.timeout_s(timeout_s), folder, start))
+    start = None if found.starter is None else found.starter.start
+    return Advisor(Connection(found.known(), access, check.timeout_s(timeout_s), folder, start))
 
 
 class Advisor(AdvisorView[Connection]):

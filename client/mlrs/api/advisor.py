@@ -11,7 +11,6 @@ from mlrs.api.pushing import pushed
 from mlrs.api.run import Run
 from mlrs.api.views import AdvisorView
 from mlrs.local.target import target_of
-from mlrs.protocol.addresses import Addresses
 from mlrs.protocol.joining import deleted
 from mlrs.protocol.routing import Call
 from mlrs.transport.access import TLS, access_of
@@ -90,10 +89,8 @@ def connect(
         default_folder() if unsent_dir is None else os.fspath(unsent_dir),
         check.timeout_s(timeout_s),
     )
-    addresses = Addresses(found.addresses)
-    if found.starter is not None:
-        addresses = Addresses((found.starter.start(),), found.starter.revive)
-    return Advisor(Connection(addresses, access, limit_s, folder))
+    started = () if found.starter is None else (found.starter.start(),)
+    return Advisor(Connection(found.known(*started), access, limit_s, folder))
 
 
 def connect_later() -> Advisor:
@@ -104,8 +101,7 @@ def connect_later() -> Advisor:
     """
     found = target_of(None)
     access = access_of(found.addresses, None, None, allow_insecure_token=False)
-    addresses = Addresses(found.addresses, None if found.starter is None else found.starter.revive)
-    return Advisor(Connection(addresses, access, DEFAULT_TIMEOUT_S, default_folder()))
+    return Advisor(Connection(found.known(), access, DEFAULT_TIMEOUT_S, default_folder()))
 
 
 class Advisor(AdvisorView[Connection]):

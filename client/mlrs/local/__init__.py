@@ -6,5 +6,6 @@
 | `place` | where the user's daemon listens, and keeps its data |
 | `file_systems` | whether a folder is on this machine |
 | `job` | the processes of a distributed job |
+| `dashboard` | where the dashboard is that shows this daemon |
 | `starting` | the start of the daemon, of which there is one whatever number of processes want it |
 """

@@ -51,6 +51,11 @@ class Place:
         return self.folder / "start.lock"
 
     @property
+    def dashboard(self) -> Path:
+        """The file that a dashboard of the daemon locks, and where it writes its URL."""
+        return self.folder / "dashboard.url"
+
+    @property
     def address_file(self) -> Path:
         """The file where the daemon that uses the data writes its address."""
         return self.data_dir / "daemon.address"

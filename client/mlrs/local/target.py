@@ -10,8 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from mlrs.errors import MlrsError
+from mlrs.local.dashboard import where_to_look
 from mlrs.local.place import Place, local_place
 from mlrs.local.starting import started_at
+from mlrs.protocol.addresses import Addresses
 from mlrs.values import arguments as check
 
 TARGET_VARIABLE = "MLRS_TARGET"
@@ -29,6 +31,12 @@ class Target:
     """Its addresses, or those of its replicas."""
     starter: Starter | None = None
     """Starts it; `None`: others do."""
+
+    def known(self, *started: str) -> Addresses:
+        """Return its addresses for a connection; `started`: where it listens, if it was started."""
+        if self.starter is None:
+            return Addresses(self.addresses)
+        return Addresses(started or self.addresses, self.starter.revive, self.starter.where_to_look)
 
 
 def target_of(given: object) -> Target:
@@ -65,6 +73,10 @@ class Starter:
             UnavailableError: none could be started; the message says why.
         """
         return started_at(self._place)
+
+    def where_to_look(self, run_id: str) -> str:
+        """Return how a person looks at a run of the daemon."""
+        return where_to_look(self._place, run_id)
 
     def revive(self, learn: Callable[[str], object]) -> None:
         """Start the daemon again if it has ended, in a thread of its own; does not wait.

@@ -21,6 +21,8 @@ MAX_LEARNED = 64
 
 Revive: TypeAlias = Callable[[Callable[[str], object]], None]
 """Starts a daemon in the background; is given what to call with its address then."""
+Look: TypeAlias = Callable[[str], str]
+"""Says how a person looks at a run."""
 
 
 @dataclass(slots=True)
@@ -40,10 +42,19 @@ class Addresses:
         configured: those that the user gave, at least one.
     """
 
-    def __init__(self, configured: tuple[str, ...], revive: Revive | None = None) -> None:
-        """`revive` starts the daemon again in the background; it is called whenever none is there."""
+    def __init__(
+        self, configured: tuple[str, ...], revive: Revive | None = None, look: Look | None = None
+    ) -> None:
+        """Make the addresses of a daemon.
+
+        Args:
+            configured: those that the user gave.
+            revive: starts the daemon again in the background; it is called whenever none is there.
+            look: says how a person looks at a run of a daemon that nobody chose.
+        """
         self.configured = configured
         self._revive = revive
+        self._look = look
         self._known = {address: _Health() for address in configured}
         self._last_good = configured[0]
 
@@ -54,6 +65,10 @@ class Addresses:
     def is_revived(self) -> bool:
         """Whether a daemon that is not there is started again."""
         return self._revive is not None
+
+    def where_to_look(self, run_id: str) -> str:
+        """Return how a person looks at a run of a daemon that nobody chose; empty: who chose it knows."""
+        return "" if self._look is None else self._look(run_id)
 
     @property
     def several(self) -> bool:

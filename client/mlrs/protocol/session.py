@@ -345,8 +345,10 @@ class Session:
                     other.replaced()
                     other.changed.notify_all()
         if not ledger.start.is_named:
-            look = f" (mlrs runs watch {ledger.run_ids[0]})" if self.addresses.is_revived else ""
-            self.host.announce(f"mlrs: run {ledger.run_ids[0]} at {address}{look}")
+            run_id = ledger.run_ids[0]
+            page = self.addresses.where_to_look(run_id)
+            look = f" (mlrs runs watch {run_id}; {page})" if page else ""
+            self.host.announce(f"mlrs: run {run_id} at {address}{look}")
         self.recalled(ledger)
         if took_over:
             self.host.say(

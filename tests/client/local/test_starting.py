@@ -6,9 +6,11 @@ import os
 import signal
 import socket
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
+from mlrs.local.dashboard import told_url
 from mlrs.local.place import LASTING
 from tests.support.homes import Home
 from tests.support.mounts import filled, small_disk, write_protected
@@ -24,12 +26,18 @@ ADDRESS = "import mlrs; print(mlrs.connect()._connection.addresses)"
 
 
 def test_a_script_without_an_address_is_advised(home: Home) -> None:
-    """The first connection starts the daemon, says so in one line, and later ones find it."""
-    first, second = home.ran(ADVISED), home.ran(ADVISED)
+    """The first connection starts a daemon and says so; later ones find it, and all say where to look."""
+    first = home.ran(ADVISED)
+    with told_url(home.place, "http://127.0.0.1:8265"):
+        second = home.ran(ADVISED)
     assert first.returncode == second.returncode == 0, first.stderr + second.stderr
     assert first.stderr.count("mlrs: starting a daemon for this user") == 1
     assert "starting" not in second.stderr
     assert first.stdout.split()[0] == second.stdout.split()[0]  # the same advice for the same loss
+    one, other = first.stdout.split()[1], second.stdout.split()[1]
+    assert f"(mlrs runs watch {one}; mlrs dashboard)\n" in first.stderr
+    page = f"http://127.0.0.1:8265/run?id={quote(other, safe='')}"
+    assert f"(mlrs runs watch {other}; {page})\n" in second.stderr
 
 
 def test_it_is_closed_to_other_users(home: Home) -> None:

@@ -26,7 +26,10 @@ def test_the_first_script_needs_nothing_else(home: Home) -> None:
     runs = [home.ran(script + "\nprint(loss.item())", **fresh) for _ in range(2)]
     assert [run.returncode for run in runs] == [0, 0], [run.stderr for run in runs]
     assert all(float(run.stdout) < 30.0 for run in runs)  # 80 before the first step
-    ids = [re.findall(r"mlrs: run (\S+) at \S+ \(mlrs runs watch \1\)", run.stderr) for run in runs]
+    ids = [
+        re.findall(r"mlrs: run (\S+) at \S+ \(mlrs runs watch \1; mlrs dashboard\)", run.stderr)
+        for run in runs
+    ]
     assert [len(found) for found in ids] == [1, 1]
     assert ids[0] != ids[1]
     assert "fallback" not in runs[0].stderr + runs[1].stderr  # though much is compiled first
