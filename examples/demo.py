@@ -2,7 +2,7 @@
 
 A CNN in PyTorch and a logistic regression in plain NumPy train on digits at the same time, first
 advised, then with a constant, a cosine and a step schedule with default settings. The table and
-the picture show the results, whichever is best.
+the picture show the results, whichever is best. The daemon keeps all of these runs, for `mlrs dashboard`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import argparse
 import json
 import math
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -25,9 +26,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+import mlrs
+
 HERE = Path(__file__).parent
 SCHEDULES = ["advised", "constant", "cosine", "step"]
 LOOPS = {"PyTorch CNN": "train_torch.py", "NumPy softmax": "train_numpy.py"}
+KINDS = {"constant": "constant", "cosine": "cosine", "step": "multi-step"}
+"""What the daemon calls the other schedules; `examples/support/schedules.py` has their formulas."""
 
 console = Console()
 
@@ -69,13 +74,19 @@ def daemon(data_dir: Path) -> Iterator[str]:
             process.wait(30)
 
 
+def task_of(training: Training) -> str:
+    """Return the task of a training: what is trained."""
+    return f"demo/{Path(LOOPS[training.loop]).stem.removeprefix('train_')}"
+
+
 def train(training: Training, address: str, steps: int, progress: Progress) -> None:
     """Run one training process, following it on a progress bar."""
     task = progress.add_task(
         f"{training.schedule:9} {training.loop}", total=steps, loss=math.nan, lr=math.nan
     )
     command = [sys.executable, str(HERE / LOOPS[training.loop]), "--schedule", training.schedule]
-    command += ["--address", address, "--steps", str(steps), "--task", f"demo/{LOOPS[training.loop]}"]
+    command += ["--address", address, "--steps", str(steps)]
+    command += ["--task", task_of(training), "--run-id", f"{task_of(training)}/advised"]
     quietly = {**os.environ, "MLRS_QUIET": "1"}  # what runs are called would go through the progress bars
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=quietly)
     assert process.stdout is not None
@@ -100,6 +111,26 @@ def train_pair(schedule: str, address: str, steps: int, progress: Progress) -> l
     for thread in threads:
         thread.join()
     return pair
+
+
+def keep(trainings: list[Training], address: str) -> None:
+    """Have the daemon keep the trainings that it did not advise, to be seen beside the others.
+
+    They become runs that follow the schedules which the trainings followed.
+    """
+    with mlrs.connect(address, timeout_s=60.0) as advisor:
+        for training in (each for each in trainings if each.schedule in KINDS):
+            policy = mlrs.Schedule(KINDS[training.schedule], base_lr=training.lrs[0])
+            run_id, steps = f"{task_of(training)}/{training.schedule}", len(training.losses)
+            with advisor.run(
+                task_of(training), id=run_id, policy=policy, horizon=steps, optimizer="sgd"
+            ) as run:
+                answers = [run.observe(step, loss) for step, loss in enumerate(training.losses)]
+                assert all(
+                    math.isclose(answer.lr(), lr, rel_tol=1e-6, abs_tol=1e-12)
+                    for answer, lr in zip(answers, training.lrs, strict=True)
+                ), f"{run_id} did not follow its schedule"
+                run.finish()
 
 
 def show(trainings: list[Training]) -> None:
@@ -180,14 +211,24 @@ def main() -> None:
         with Progress(*columns, console=console) as progress:
             for schedule in SCHEDULES:
                 trainings += train_pair(schedule, address, arguments.steps, progress)
-    if not all(training.result for training in trainings):
-        sys.exit("a training process failed; see above")
+        if not all(training.result for training in trainings):
+            sys.exit("a training process failed; see above")
+        keep(trainings, address)
     show(trainings)
     picture = arguments.out / "demo.png"
     draw(trainings, picture)
     results = [{"loop": each.loop, "schedule": each.schedule, **each.result} for each in trainings]
     (arguments.out / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     console.print(f"losses and learning rates: {picture}")
+    console.print(f"the runs in the dashboard: {dashboard_command(state)}", soft_wrap=True)
+
+
+def dashboard_command(state: Path) -> str:
+    """Return the command that shows the runs, as it works in this folder."""
+    mlrs_command = Path(sys.executable).with_name("mlrs")
+    if mlrs_command.is_relative_to(Path.cwd()):
+        mlrs_command = mlrs_command.relative_to(Path.cwd())
+    return shlex.join([str(mlrs_command), "dashboard", "--data-dir", str(state), "--open"])
 
 
 if __name__ == "__main__":
