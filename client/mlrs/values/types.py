@@ -250,6 +250,8 @@ class RunInfo:
     """The state of its meta updates; `None` for a run without meta mode."""
     world_size: int = 0
     """The number of its ranks; 0 without `config.ranks`."""
+    task: str = ""
+    """The task: the name of what is trained."""
     tags: Mapping[str, str] = field(default_factory=dict, hash=False)
     """Its tags, by name."""
     note: str = ""

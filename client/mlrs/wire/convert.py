@@ -171,6 +171,7 @@ def run_from_proto(message: pb.Run) -> RunInfo:
         update_time=_time(message.update_time),
         meta=meta.status_from_proto(message.meta) if message.HasField("meta") else None,
         world_size=message.world_size,
+        task=message.task,
         tags=dict(message.tags),
         note=message.note,
     )
