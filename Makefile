@@ -61,7 +61,7 @@ lint: .venv/.ready .venv-proto/.ready ## Check style, types, import layers, secu
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive bench cli client mlrs_core server train
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive bench cli client mlrs_core server train web
 	$(MAKE) --no-print-directory audit
 	$(BIN)/buf lint proto
 	$(BIN)/buf breaking proto --against proto/baseline.binpb

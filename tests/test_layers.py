@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).parents[1]
-SOURCES = ["bench", "cli", "client", "mlrs_core", "proto", "server", "train"]
+SOURCES = ["bench", "cli", "client", "mlrs_core", "proto", "server", "train", "web"]
 """The folders that hold the import packages."""
 
-LAYERS = "Packages are layered: cli, then bench, then server / client / train, then core / proto"
+LAYERS = "Packages are layered: cli, then bench / web, then server / client / train, then core / proto"
 BENCH = "The benchmark is a user of the daemon"
 CORE = "The core knows no wire, threads or database"
 CLIENT = "The client needs grpcio and protobuf only"
@@ -27,6 +27,8 @@ CLIENT_LAYERS = "The client's folders are layered"
 CLIENT_MESSAGES = "Messages stop at the client's wire and transport"
 SERVER_LAYERS = "The daemon's folders are layered"
 SERVER_MESSAGES = "Messages stop at the daemon's services"
+WEB = "The dashboard is a client of the contract like any other"
+WEB_LAYERS = "The dashboard's folders are layered"
 
 BREACHES = [
     ("mlrs_core/networks/scale.py", "grpc", CORE),
@@ -61,6 +63,10 @@ BREACHES = [
     ("train/mlrs_train/__init__.py", "mlrs_bench", LAYERS),
     ("bench/mlrs_bench/__init__.py", "mlrs_cli", LAYERS),
     ("bench/mlrs_bench/__init__.py", "mlrs_server", BENCH),
+    ("web/mlrs_web/app.py", "mlrs_cli", LAYERS),
+    ("web/mlrs_web/app.py", "mlrs_server", WEB),
+    ("web/mlrs_web/daemons/daemon.py", "mlrs.wire.calls", WEB),
+    ("web/mlrs_web/views/runs.py", "mlrs_web.routes.runs", WEB_LAYERS),
 ]
 """A file, an import that it must not have, and the rule that this breaks."""
 

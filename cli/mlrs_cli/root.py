@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 COMMANDS = {
     "serve": "mlrs_cli.daemon.serve",
+    "dashboard": "mlrs_cli.dashboard.command",
     "runs": "mlrs_cli.runs.commands",
     "tasks": "mlrs_cli.tasks.commands",
     "models": "mlrs_cli.models.commands",
@@ -65,7 +66,7 @@ def command() -> None:
 
     \b
     Use it in training:        three lines (README); your machine's daemon starts by itself
-    Look at its runs:          mlrs runs list
+    Look at its runs:          mlrs runs list, or mlrs dashboard
     Stop it:                   mlrs stop
     Start one for others:      mlrs serve
     """

@@ -25,11 +25,11 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_wheel_holds_every_package_and_the_shipped_models(wheel: Path) -> None:
-    """The wheel has the seven packages, typed, migrations, and small shipped models; no stray folders."""
+    """The wheel has the eight packages, typed, migrations, and small shipped models; no stray folders."""
     with zipfile.ZipFile(wheel) as archive:
         sizes = {info.filename: info.file_size for info in archive.infolist()}
     tops = {name.partition("/")[0] for name in sizes if ".dist-info" not in name}
-    packages = ("bench", "cli", "core", "proto", "server", "train")
+    packages = ("bench", "cli", "core", "proto", "server", "train", "web")
     assert tops == {"mlrs", *(f"mlrs_{package}" for package in packages)}
     assert all(f"{top}/py.typed" in sizes for top in tops)
     for model in ("mlr-snet", "paper"):

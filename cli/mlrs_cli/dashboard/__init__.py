@@ -1,0 +1,1 @@
+"""`mlrs dashboard`: pages about runs in the browser."""

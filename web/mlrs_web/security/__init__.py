@@ -1,0 +1,1 @@
+"""Who may see pages: allowed hosts, headers, sign-in, and where the dashboard may listen."""
