@@ -7,7 +7,7 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from pathlib import Path
@@ -53,22 +53,26 @@ STREAMS_A_CONNECTION = 1024
 """Open calls per connection; more wait at the client. A training process has one stream."""
 
 
-def serve(config: ServerConfig) -> None:
+def serve(config: ServerConfig, on_listening: Callable[[str], object] | None = None) -> None:
     """Serve until SIGTERM or SIGINT, then drain.
+
+    Args:
+        config: its settings.
+        on_listening: is called with the address once the daemon listens.
 
     Raises:
         AdvisorError: the data folder or the address cannot be used, or the default model does not exist.
     """
     sys.setswitchinterval(SWITCH_S)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        has_started = runner.run(_serve_until_stopped(config))
+        has_started = runner.run(_serve_until_stopped(config, on_listening))
     if not has_started:  # a normal exit would wait for the compiler, for seconds
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(0)
 
 
-async def _serve_until_stopped(config: ServerConfig) -> bool:
+async def _serve_until_stopped(config: ServerConfig, on_listening: Callable[[str], object] | None) -> bool:
     """Serve until a signal; return whether the start was complete by then."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -88,6 +92,8 @@ async def _serve_until_stopped(config: ServerConfig) -> bool:
         gc.enable()  # `mlrs serve` imports without it, which leaves two thousand objects to be collected
         with suppress(OSError):  # whoever started it may have ended
             os.write(sys.stdout.fileno(), f"mlrs is listening on {address}\n".encode())
+        if on_listening is not None:
+            on_listening(address)
         await stopping
     return True
 

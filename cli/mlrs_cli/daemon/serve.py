@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from mlrs_cli.daemon.local import local_settings, told_starter
+from mlrs_cli.dashboard.beside import beside, dashboard_option
 from mlrs_cli.root import data_dir_option, reported
 
 PEM = click.Path(dir_okay=False, path_type=Path)
@@ -114,6 +115,7 @@ PEM = click.Path(dir_okay=False, path_type=Path)
     help="Who may list the calls of the service by reflection: with tokens admins only, all callers, nobody. "
     "[default: auto]",
 )
+@dashboard_option
 @click.option("--metrics", metavar="HOST:PORT", help="Where Prometheus finds metrics. [default: nowhere]")
 @click.option(
     "--log-level",
@@ -125,7 +127,7 @@ PEM = click.Path(dir_okay=False, path_type=Path)
     type=click.Choice(["auto", "console", "json"]),
     help="How it is logged, on standard error. [default: auto]",
 )
-def serve(config: Path | None, *, local: bool, **flags: Any) -> None:
+def serve(config: Path | None, dashboard: str | None, *, local: bool, **flags: Any) -> None:
     """Serve learning-rate advice until it is stopped (Ctrl-C or SIGTERM).
 
     Runs, their records and their states are kept in the data folder: a daemon that is stopped, or
@@ -149,6 +151,10 @@ def serve(config: Path | None, *, local: bool, **flags: Any) -> None:
       mlrs serve --listen 0.0.0.0:50051 --tls-cert cert.pem --tls-key key.pem
 
     \b
+    With pages to look at runs:
+      mlrs serve --dashboard                    at http://127.0.0.1:8265
+
+    \b
     Is it up?
       mlrs runs list
       grpcurl -plaintext 127.0.0.1:50051 grpc.health.v1.Health/Check
@@ -167,4 +173,4 @@ def serve(config: Path | None, *, local: bool, **flags: Any) -> None:
     with reported(AdvisorError, OSError), told_starter(is_local=local):
         settings = load_config(config, flags)
         configure_logs(settings.log_level, settings.log_format)
-        run_daemon(settings)
+        run_daemon(settings, beside(settings, dashboard))
