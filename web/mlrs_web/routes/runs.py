@@ -11,7 +11,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from mlrs.aio import Advisor
 from mlrs.errors import InvalidArgumentError, NoSearchError, NotBuiltError
+from mlrs.types import RunInfo, Search
 from mlrs_web.daemons.daemon import Daemon
 from mlrs_web.routes import answers
 from mlrs_web.routes.asking import Listing, asked, text
@@ -62,7 +64,7 @@ async def one(request: Request) -> Response:
         info = await advisor.get_run(id_)
         happened, search, ranks = await asyncio.gather(
             _unless(advisor.run_events(id_), (), NotBuiltError),
-            _unless(advisor.get_search(id_), None, NoSearchError, NotBuiltError),
+            _search(advisor, info),
             _unless(advisor.rank_status(id_), None, NotBuiltError),
         )
     daemon.saw(info)
@@ -75,6 +77,13 @@ async def one(request: Request) -> Response:
         "ranks": None if ranks is None else runs.ranks(ranks),
     }
     return answers.json(answer)
+
+
+async def _search(advisor: Advisor, info: RunInfo) -> Search | None:
+    """Return the search of a run; a run that has begun without one is not asked, as the daemon counts refusals."""
+    if info.next_step and info.config.found is None:
+        return None
+    return await _unless(advisor.get_search(info.id), None, NoSearchError, NotBuiltError)
 
 
 async def _unless(call: Awaitable[T], otherwise: T, *kinds: type[Exception]) -> T:

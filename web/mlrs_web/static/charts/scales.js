@@ -58,6 +58,7 @@ const significantly = (value) => Number(value.toPrecision(12));
 export function isLabelled(value, decade, space) {
   const power = Math.floor(Math.log10(value) + 1e-9);
   const mantissa = Math.round(value / 10 ** power);
+  if (Math.abs(value / 10 ** power - mantissa) > 1e-6) return false; // the end of the axis, which need not be round
   if (decade * 0.045 >= space) return true;
   if (decade * 0.3 >= space) return [1, 2, 5].includes(mantissa);
   const every = Math.max(1, Math.ceil(space / decade));
