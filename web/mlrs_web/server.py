@@ -13,8 +13,7 @@ import uvicorn
 
 from mlrs_web.app import make_app
 from mlrs_web.live.hub import Hub
-from mlrs_web.security.exposure import check_exposure
-from mlrs_web.security.hosts import ANY
+from mlrs_web.security.exposure import check_exposure, is_any
 from mlrs_web.settings import Settings
 
 GRACE_S = 2
@@ -45,7 +44,7 @@ def serve(settings: Settings, ready: Callable[[str], object], *, parent: int | N
     # Each connection states its token; none takes that of the environment unasked.
     os.environ.pop("MLRS_TOKEN", None)
     with _bound(settings) as listener:
-        host = "localhost" if settings.host in ANY else settings.host
+        host = "localhost" if is_any(settings.host) else settings.host
         shown = f"[{host}]" if ":" in host else host
         url = f"{settings.scheme}://{shown}:{listener.getsockname()[1]}"
         app, hub = make_app(settings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import subprocess
 import sys
@@ -13,9 +14,6 @@ from typing import Any
 import click
 
 from mlrs_cli.dashboard.command import LISTEN, MISSING
-
-ANY = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 # hosts that a daemon listens on, not this
-"""Where this machine reaches a daemon that listens on all of its addresses."""
 
 
 def dashboard_option(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -60,8 +58,14 @@ def beside(settings: Any, listen: str | None) -> Callable[[str], None] | None:
 
 def reached(address: str) -> str:
     """Return where this machine reaches a daemon that listens on an address."""
-    host, colon, port = address.rpartition(":")
-    return f"{ANY.get(host, host)}{colon}{port}"
+    host, _, port = address.rpartition(":")
+    try:
+        any_of = ipaddress.ip_address(host.strip("[]"))
+    except ValueError:  # a name, or the path of a socket
+        return address
+    if not any_of.is_unspecified:
+        return address
+    return f"127.0.0.1:{port}" if any_of.version == 4 else f"[::1]:{port}"
 
 
 def _run(arguments: list[str]) -> None:

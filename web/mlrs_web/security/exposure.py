@@ -21,6 +21,14 @@ def is_local(host: str) -> bool:
         return False
 
 
+def is_any(host: str) -> bool:
+    """Return whether a host stands for all addresses of this machine."""
+    try:
+        return not host or ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        return False
+
+
 def check_exposure(settings: Settings) -> None:
     """Refuse an address that other machines can reach, unless TLS is on and browsers have to sign in.
 

@@ -12,10 +12,10 @@ from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from mlrs_web.security.exposure import is_any
 from mlrs_web.settings import Settings
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
-ANY = frozenset({"0.0.0.0", "::", ""})  # noqa: S104 # compared with, not listened on
 
 
 def name_of(host_header: str) -> str:
@@ -30,7 +30,7 @@ def name_of(host_header: str) -> str:
 def allowed_names(settings: Settings) -> frozenset[str]:
     """Return the names of the settings, and of loopback. `*` among them allows every name."""
     given = {name_of(name) if name != "*" else name for name in settings.allowed_hosts}
-    own = set() if settings.host in ANY else {settings.host.lower()}
+    own = set() if is_any(settings.host) else {settings.host.lower()}
     return LOOPBACK | given | own
 
 
@@ -40,7 +40,7 @@ class AllowedHosts:
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self._app = app
         self._names = allowed_names(settings)
-        self._takes_addresses = settings.host in ANY  # a stranger's name is never an address
+        self._takes_addresses = is_any(settings.host)  # a stranger's name is never an address
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer 400 to a request under a name that is not allowed."""
