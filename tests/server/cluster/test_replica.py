@@ -14,9 +14,11 @@ from mlrs_core.config import RunConfig
 from mlrs_core.models.checkpoint import read_model
 from mlrs_core.policy import Floats
 from mlrs_server.domain.ledger import RunStatus
+from mlrs_server.domain.run_events import RunEventKind
 from mlrs_server.domain.shards import SHARDS, shard_of
 from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.runs.open_request import OpenRequest
+from mlrs_server.runs.summaries import Part, RunSummaries
 from mlrs_server.storage import SqlStore, Store
 from tests.server.cluster.conftest import Join, Member, expire
 from tests.server.runs.searches import ask, found_by, tried, tried_but_one
@@ -354,3 +356,22 @@ async def test_a_tenants_model_stays_its_own_at_another_replica(join: Join, tmp_
             with raises(Reason.MODEL_NOT_FOUND):
                 b.harness.catalog.find(secret.ref, tenant)
             assert secret.ref not in [model.ref for model in b.harness.catalog.page(tenant)]
+
+
+async def test_any_replica_reads_records_in_buckets(join: Join) -> None:
+    """A replica that does not own a run summarizes what its owner has stored, and notices its rewinds."""
+    async with join("a:1") as a, join("b:1") as b:
+        handle = await _open(a)
+        await a.harness.follow(handle, LOSSES[:STEPS])
+        reading = RunSummaries(b.harness.stored)
+        assert (await reading.summarize("run", Part())).summary.end == 0
+        await a.harness.live.journal.flush()
+        read = await reading.summarize("run", Part(most_buckets=10))
+        assert (read.summary.end, len(read.summary.held)) == (STEPS, 10)
+        await a.harness.open("run", CONFIG, resume_from=9)
+        again = await reading.summarize("run", read.position)
+        assert (again.summary.first_step, again.summary.end) == (8, 9)
+        (sample,) = await reading.sample(["run"], 3)
+        assert sample.steps.tolist() == [0, 4, 8]
+        (event,) = await b.harness.records.events("run", 0)
+        assert (event.kind, event.step, event.from_step) == (RunEventKind.REWOUND, 9, STEPS)
