@@ -11,7 +11,7 @@ class Role(enum.IntEnum):
     READ = 1
     """Read and follow the tenant's runs, tasks and models, and how the daemon is; change nothing."""
     ADVISE = 2
-    """Open, observe, finish and delete runs, and forget tasks too."""
+    """Open, observe, note, finish and delete runs, and forget tasks too."""
     ADAPT = 3
     """Meta updates too."""
     ADMIN = 4

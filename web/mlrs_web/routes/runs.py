@@ -80,7 +80,7 @@ async def one(request: Request) -> Response:
 
 
 async def _search(advisor: Advisor, info: RunInfo) -> Search | None:
-    """Return the search of a run. A run that has begun without one is not asked: the daemon counts refusals."""
+    """Return the search of a run. One that has begun without any is not asked: the daemon counts refusals."""
     if info.next_step and info.config.found is None:
         return None
     return await _unless(advisor.get_search(info.id), None, NoSearchError, NotBuiltError)
