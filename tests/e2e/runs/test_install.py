@@ -34,6 +34,8 @@ def test_wheel_holds_every_package_and_the_shipped_models(wheel: Path) -> None:
     assert all(f"{top}/py.typed" in sizes for top in tops)
     for model in ("mlr-snet", "paper"):
         assert 0 < sizes[f"mlrs_core/models/{model}.safetensors"] <= 200_000
+    assert "mlrs_web/static/index.html" in sizes
+    assert 0 < sizes["mlrs_web/demo/recording.sqlite3.xz"] < 300_000
     migrations = "mlrs_server/storage/migrations"
     assert f"{migrations}/env.py" in sizes
     assert any(name.startswith(f"{migrations}/versions/v0006") for name in sizes)
