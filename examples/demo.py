@@ -228,7 +228,7 @@ def dashboard_command(state: Path) -> str:
     mlrs_command = Path(sys.executable).with_name("mlrs")
     if mlrs_command.is_relative_to(Path.cwd()):
         mlrs_command = mlrs_command.relative_to(Path.cwd())
-    return shlex.join([str(mlrs_command), "dashboard", "--data-dir", str(state), "--open"])
+    return shlex.join([str(mlrs_command), "dashboard", "--data-dir", str(state)])
 
 
 if __name__ == "__main__":

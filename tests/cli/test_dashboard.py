@@ -109,7 +109,7 @@ def test_the_data_of_a_daemon_that_has_ended(tmp_path: Path) -> None:
         daemon.stop()
     words = shlex.split(dashboard_command(state))
     assert Path(words[0]).exists()
-    assert words[1:] == ["dashboard", "--data-dir", str(state), "--open"]
+    assert words[1:] == ["dashboard", "--data-dir", str(state)]
     with Dashboard(*words[2:4]) as dashboard:
         assert [run["id"] for run in dashboard.get("/api/runs").json["runs"]] == ["kept"]
     assert not (state / "daemon.address").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import webbrowser
 from contextlib import ExitStack
 from pathlib import Path
@@ -124,7 +125,8 @@ def dashboard(
             click.echo(f"dashboard: {url}")
             sys.stdout.flush()
             if opens:
-                webbrowser.open(url)
+                # A thread of its own: some browsers are waited for.
+                threading.Thread(target=webbrowser.open, args=[url], daemon=True).start()
 
         with reported(*_failures()):
             serve(settings, ready, parent=sys.stdin.fileno() if until_stdin_closes else None)
