@@ -138,7 +138,10 @@ class Dashboard:
         assert self._process is not None
         if self._process.poll() is None:
             self._process.send_signal(number)
-        _, said = self._process.communicate(timeout=20)
+        try:
+            _, said = self._process.communicate(timeout=20)
+        finally:
+            self._process.kill()  # one that does not end
         return self._process.returncode, said
 
     @contextmanager
