@@ -14,7 +14,7 @@ from mlrs.types import RunPage
 from mlrs_web.daemons.access import Access
 from mlrs_web.daemons.daemon import Daemon
 from mlrs_web.live.hub import Hub
-from mlrs_web.security.sessions import COOKIE
+from mlrs_web.security.sessions import session_of
 from mlrs_web.views import runs
 
 PAGE = 50
@@ -43,7 +43,7 @@ def asked(request: Request) -> Iterator[Daemon]:
     Raises:
         SignInError: it has to sign in first.
     """
-    daemon = access_of(request).of(request.cookies.get(COOKIE))
+    daemon = access_of(request).of(session_of(request))
     try:
         yield daemon
     except UnauthenticatedError:

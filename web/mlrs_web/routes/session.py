@@ -18,7 +18,7 @@ from mlrs_web.daemons.access import Access, SignInError
 from mlrs_web.routes import answers
 from mlrs_web.routes.asking import access_of, hub_of
 from mlrs_web.security.origin import is_own
-from mlrs_web.security.sessions import COOKIE
+from mlrs_web.security.sessions import cookie_of, session_of
 from mlrs_web.views import status
 
 MOST_BODY = 8192
@@ -28,7 +28,7 @@ MOST_BODY = 8192
 async def show(request: Request) -> Response:
     """Say whether the browser is signed in, which daemon is shown, and what the dashboard keeps at most."""
     access = access_of(request)
-    is_signed_in = access.sessions.token(request.cookies.get(COOKIE)) is not None
+    is_signed_in = access.sessions.token(session_of(request)) is not None
     is_refused, daemon = await _daemon(access, request)
     return answers.json(
         {
@@ -45,7 +45,7 @@ async def show(request: Request) -> Response:
 async def _daemon(access: Access, request: Request) -> tuple[bool, dict[str, Any] | None]:
     """Return whether the daemon refuses the browser, and which daemon it is, as far as it says."""
     try:
-        daemon = access.of(request.cookies.get(COOKIE))
+        daemon = access.of(session_of(request))
     except SignInError:
         return True, None
     try:
@@ -88,16 +88,18 @@ async def sign_in(request: Request) -> Response:
     id_ = await access_of(request).admit(await _token(request))
     answer = Response(status_code=204)
     is_encrypted = access_of(request).settings.tls_cert is not None
-    answer.set_cookie(COOKIE, id_, path="/", httponly=True, samesite="strict", secure=is_encrypted)
+    answer.set_cookie(
+        cookie_of(request), id_, path="/", httponly=True, samesite="strict", secure=is_encrypted
+    )
     return answer
 
 
 async def sign_out(request: Request) -> Response:
     """Forget the token of the browser."""
     _check_own(request)
-    access_of(request).sessions.remove(request.cookies.get(COOKIE))
+    access_of(request).sessions.remove(session_of(request))
     answer = Response(status_code=204)
-    answer.delete_cookie(COOKIE, path="/", httponly=True, samesite="strict")
+    answer.delete_cookie(cookie_of(request), path="/", httponly=True, samesite="strict")
     return answer
 
 

@@ -8,10 +8,21 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from starlette.requests import HTTPConnection
+
 from mlrs_web.settings import Bounds
 
-COOKIE = "mlrs_session"
 ID_BYTES = 32
+
+
+def cookie_of(connection: HTTPConnection) -> str:
+    """Return the name of the session's cookie. It has the port, since the ports of a host share their cookies."""
+    return f"mlrs_session_{connection.scope['server'][1]}"
+
+
+def session_of(connection: HTTPConnection) -> str | None:
+    """Return the id of the session of a browser that asks, if it sent one."""
+    return connection.cookies.get(cookie_of(connection))
 
 
 @dataclass(slots=True)
