@@ -237,7 +237,8 @@ def _sample(run_id: str, count: int, store: Store) -> Sample | None:
 
 def _read_page(key: int, buckets: Buckets, stop: int, store: Store) -> bool:
     """Read some more steps into buckets, and return whether there were any."""
-    record = store.read(key, buckets.end, min(PAGE, stop - buckets.end), most_chunks=PAGE_CHUNKS)
+    left = stop - buckets.end
+    record = store.read(key, buckets.end, min(PAGE, left), most_chunks=PAGE_CHUNKS).cut(0, left)
     buckets.add(record.losses, record.lrs, record.reasons, record.extras)
     return len(record) > 0
 

@@ -23,6 +23,8 @@ from mlrs_server.errors import AdvisorError, DamagedError, Reason
 from mlrs_server.storage.protocol import Observations
 from mlrs_server.storage.sealing import CHECKSUM_BYTES, Offsets, Raw, damaged, is_sealed, seal_all
 
+CHUNK = 8192
+"""The most steps of a chunk that is stored: what reads a part of a chunk reads all of it."""
 BYTES_PER_STEP = 8 + 8 + 1
 POSITION_BYTES, COUNT_BYTES = 4, 4
 """The sizes of a position, and of m."""

@@ -12,12 +12,17 @@ import sqlalchemy as sa
 
 from mlrs_core.policy import Steps
 from mlrs_server.domain.extras import NO_EXTRAS, SparseExtras
-from mlrs_server.storage.chunks import NO_RECORD, pack_chunk, unpack_chunk, unpack_consecutive, unpack_steps
+from mlrs_server.storage.chunks import (
+    CHUNK,
+    NO_RECORD,
+    pack_chunk,
+    unpack_chunk,
+    unpack_consecutive,
+    unpack_steps,
+)
 from mlrs_server.storage.protocol import Observations
 from mlrs_server.storage.tables import observations, runs
 
-CHUNK = 8192
-"""The most steps of a merged chunk."""
 STRETCHES = 500
 """Stretches that a statement of `recall` lists."""
 _chunk = observations.c
@@ -60,7 +65,7 @@ ORDER BY wanted.stretch, chunk.first_step"""
 def read(
     connection: sa.Connection, key: int, first_step: int, limit: int, most_chunks: int | None = None
 ) -> Observations:
-    """Return a run's record from a step on, at most `limit` steps, and of so many chunks if that is given.
+    """Return a run's record from a step on, at most `limit` steps; or at most so many chunks to their ends.
 
     Raises:
         AdvisorError: a chunk is damaged, or one is missing.
@@ -71,7 +76,7 @@ def read(
         return NO_RECORD
     begins = min(first_step, rows[0].first_step)
     whole = unpack_consecutive(((row.first_step, row.record) for row in rows), begins, rows[0].run_id)
-    return whole.cut(first_step - begins, limit)
+    return whole.cut(first_step - begins, limit if most_chunks is None else len(whole))
 
 
 def recall(connection: sa.Connection, keys: npt.NDArray[np.int64], steps: Steps) -> Observations:

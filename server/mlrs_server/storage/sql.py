@@ -34,7 +34,7 @@ from mlrs_server.storage import (
     run_events,
     searches,
 )
-from mlrs_server.storage.chunks import pack_chunks
+from mlrs_server.storage.chunks import CHUNK, pack_chunks
 from mlrs_server.storage.engines.dialect import READS, Dialect, Row
 from mlrs_server.storage.fence import Fence
 from mlrs_server.storage.listing import Choice, page, readable
@@ -48,6 +48,7 @@ from mlrs_server.storage.protocol import (
     StoredNetwork,
     StoredRun,
 )
+from mlrs_server.storage.sealing import Offsets
 from mlrs_server.storage.tables import (
     FIND,
     MOVE,
@@ -461,18 +462,32 @@ def _delete(connection: sa.Connection, run: RunKey) -> None:
 
 def _chunks_of(update: RunUpdates) -> Iterator[Row]:
     """Yield the rows of new observations; a run that only had a meta update has none."""
-    answers, lengths = update.answers, np.diff(update.bounds)
-    some = np.flatnonzero(lengths)
+    answers = update.answers
+    some = np.flatnonzero(np.diff(update.bounds))
     bounds = np.append(update.bounds[some], update.bounds[-1])
+    keys, bounds = _split(update.records["key"][some], bounds)
     yield from zip(
-        update.records["key"][some].tolist(),
+        keys.tolist(),
         answers["step"][bounds[:-1]].tolist(),
-        lengths[some].tolist(),
+        np.diff(bounds).tolist(),
         pack_chunks(
             Observations(answers["loss"], answers["lr"], answers["reason"], extras=update.extras), bounds
         ),
         strict=True,
     )
+
+
+def _split(keys: npt.NDArray[np.int64], bounds: Offsets) -> tuple[npt.NDArray[np.int64], Offsets]:
+    """Return the keys and bounds of chunks of at most `CHUNK` steps, given those of runs, (k,) and (k + 1,).
+
+    A run that many steps are sent of at once would otherwise have chunks of any size.
+    """
+    counts = -(-np.diff(bounds) // CHUNK)
+    if (counts <= 1).all():
+        return keys, bounds
+    index = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    starts = np.repeat(bounds[:-1], counts) + CHUNK * index
+    return np.repeat(keys, counts), np.append(starts, bounds[-1])
 
 
 def _moves_of(update: RunUpdates, now: float) -> Iterator[Row]:

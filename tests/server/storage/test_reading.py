@@ -20,6 +20,7 @@ from mlrs_server.errors import Reason
 from mlrs_server.ops.checking import check_whole
 from mlrs_server.storage import SqlStore, StoredRun, open_store
 from mlrs_server.storage.backups import back_up, restore
+from mlrs_server.storage.chunks import CHUNK
 from mlrs_server.storage.run_events import KEPT
 from mlrs_server.storage.tables import observations, run_events
 from tests.server.storage.stored import create, fill, got, new_run, same, snapshot_at, stretch, updates
@@ -40,13 +41,28 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SqlStore]:
 
 
 def test_so_many_chunks_are_read(store: SqlStore) -> None:
-    """With a bound, a read ends with the last of so many chunks, wherever in a chunk it begins."""
+    """With a bound, a read ends where the last of so many chunks does, wherever in a chunk it begins."""
     run = create(store, "a")
     fill(store, run, *range(3, 31, 3))
     assert same(store.read(run.key, 4, 20, most_chunks=2), stretch(4, 6 + 3))
     assert same(store.read(run.key, 4, 2, most_chunks=2), stretch(4, 6))
-    assert same(store.read(run.key, 4, 20, most_chunks=100), stretch(4, 24))
+    assert same(store.read(run.key, 4, 3, most_chunks=2), stretch(4, 9))
+    assert same(store.read(run.key, 4, 19, most_chunks=100), stretch(4, 24))
     assert len(store.read(run.key, 30, 20, most_chunks=1)) == 0
+
+
+def test_many_steps_at_once_are_stored_in_chunks_of_a_bounded_size(store: SqlStore) -> None:
+    """A flush of many steps of a run leaves several chunks, also when it is repeated with more of them."""
+    run, other = create(store, "a"), create(store, "b")
+    for end in (CHUNK + 3, 2 * CHUNK + 5):
+        parts = [(one, 0, stretch(0, count), snapshot_at(count)) for one, count in ((other, 4), (run, end))]
+        store.append([updates(parts)])
+    with store.reading() as connection:
+        found = sa.select(observations.c.first_step, observations.c.steps)
+        rows = connection.execute(found.where(observations.c.run_key == run.key).order_by("first_step")).all()
+    assert [tuple(row) for row in rows] == [(0, CHUNK), (CHUNK, CHUNK), (2 * CHUNK, 5)]
+    assert same(store.read(run.key, 0, 10 * CHUNK), stretch(0, 2 * CHUNK + 5))
+    assert same(store.read(other.key, 0, 10), stretch(0, 4))
 
 
 def test_a_gap_before_what_is_read_is_found(store: SqlStore) -> None:

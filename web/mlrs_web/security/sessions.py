@@ -16,7 +16,7 @@ ID_BYTES = 32
 
 
 def cookie_of(connection: HTTPConnection) -> str:
-    """Return the name of the session's cookie. It has the port, since the ports of a host share their cookies."""
+    """Return the name of the session's cookie, with the port: the ports of a host share their cookies."""
     return f"mlrs_session_{connection.scope['server'][1]}"
 
 
