@@ -58,6 +58,8 @@ export class Chart {
   #plot = null;
   /** @type {Picture} */
   #picture = { xs: [], lines: [] };
+  /** What the present plot draws. One that was replaced may draw once more, what it was made for. */
+  #drawn = { picture: this.#picture };
   #shape = "";
   /** @type {string | undefined} */
   #href;
@@ -96,9 +98,10 @@ export class Chart {
     this.#picture = picture;
     if (!this.#plot || shape !== this.#shape) this.#rebuild();
     else {
+      this.#drawn.picture = picture;
       this.#plot.setData(this.#data(), false);
       this.#plot.redraw(false, true);
-      const [min, max] = this.#view();
+      const [min, max] = viewOf(picture);
       this.#plot.setScale("x", { min, max });
     }
     this.#shape = shape;
@@ -123,10 +126,11 @@ export class Chart {
     const width = Math.floor(this.node.clientWidth);
     if (width === 0) return;
     this.#plot?.destroy();
+    const drawn = (this.#drawn = { picture: this.#picture });
     const options = uPlotOptions(
       this.settings,
-      () => this.#picture,
-      () => this.#view(),
+      () => drawn.picture,
+      () => viewOf(drawn.picture),
       width,
     );
     this.#plot = new /** @type {any} */ (uPlot)(options, this.#data(), this.canvasBox);
@@ -146,16 +150,6 @@ export class Chart {
     const fit = (/** @type {Num[]} */ values) =>
       logY ? values.map((one) => (one !== null && one > 0 ? one : null)) : values;
     return [xs, ...bands.flatMap((band) => [fit(band.high), fit(band.low)]), ...lines.map((line) => fit(line.values))];
-  }
-
-  /** @returns {[number, number]} */
-  #view() {
-    const { xs, view, points = [] } = this.#picture;
-    if (view) return view;
-    const all = xs.length ? [xs[0], xs[xs.length - 1]] : [];
-    const [low, high] = [Math.min(...all, ...points.map((p) => p.x)), Math.max(...all, ...points.map((p) => p.x))];
-    if (!Number.isFinite(low)) return [0, 1];
-    return low === high ? [low - 0.5, high + 0.5] : [low, high];
   }
 
   /** @param {MouseEvent} event */
@@ -188,4 +182,13 @@ export class Chart {
     this.tip.style.left = `${left}px`;
     this.tip.style.top = `${above >= -40 ? above : y + 14}px`;
   }
+}
+
+/** The range of x. @param {Picture} picture @returns {[number, number]} */
+function viewOf({ xs, view, points = [] }) {
+  if (view) return view;
+  const all = xs.length ? [xs[0], xs[xs.length - 1]] : [];
+  const [low, high] = [Math.min(...all, ...points.map((p) => p.x)), Math.max(...all, ...points.map((p) => p.x))];
+  if (!Number.isFinite(low)) return [0, 1];
+  return low === high ? [low - 0.5, high + 0.5] : [low, high];
 }
