@@ -66,8 +66,12 @@ export function isAbort(error) {
   return error instanceof DOMException && error.name === "AbortError";
 }
 
-/** @param {string} type @param {unknown} [detail] */
+let isAway = false;
+
+/** Tells the page. That something answers is news only where it did not before. @param {string} type @param {unknown} [detail] */
 export function tell(type, detail = null) {
+  if (type === BACK && !isAway) return;
+  if (type !== SIGNED_OUT) isAway = type === AWAY;
   document.dispatchEvent(new CustomEvent(type, { detail }));
 }
 
