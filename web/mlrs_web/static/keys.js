@@ -16,7 +16,7 @@ const AFTER_G_MS = 1500;
 
 /** @type {Key[]} */
 let pageKeys = [];
-let afterG = 0;
+let afterG = -Infinity;
 
 /** Forgets the keys of the page that is left. */
 export function resetPageKeys() {
@@ -39,7 +39,7 @@ export function listenToKeys() {
       return;
     }
     if (event.timeStamp - afterG < AFTER_G_MS) {
-      afterG = 0;
+      afterG = -Infinity;
       const place = GO_TO.find(([key]) => key === event.key);
       if (place) return go(place[1]);
     }
