@@ -36,6 +36,7 @@ class RunPage {
   /** @type {RunRecord | null} the part that a zoom shows, in finer buckets */
   #zoomed = null;
   #detailsAt = Date.now();
+  #detailsTimer = 0;
   #following = new AbortController();
   #zoomReading = new AbortController();
 
@@ -118,9 +119,15 @@ class RunPage {
     }
   }
 
+  /** Reads the details again, now or, if that was done a moment ago, a little later. */
+  #readDetailsSoon() {
+    const wait = Math.max(0, this.#detailsAt + DETAILS_EVERY_MS - Date.now());
+    this.#detailsTimer ||= setTimeout(() => void this.#readDetails(), wait);
+  }
+
   async #readDetails() {
-    if (Date.now() - this.#detailsAt < DETAILS_EVERY_MS) return;
-    this.#detailsAt = Date.now();
+    if (this.signal.aborted) return;
+    [this.#detailsAt, this.#detailsTimer] = [Date.now(), 0];
     this.details = await get("/api/run", { id: this.id }, this.signal).catch(() => this.details);
     if (!this.signal.aborted) this.#drawAll();
   }
@@ -150,14 +157,14 @@ class RunPage {
     if (view && view[1] >= news.first_step) this.readZoomSoon();
     this.header.show(this.whole.run);
     this.#draw();
-    void this.#readDetails();
+    this.#readDetailsSoon();
   }
 
   /** @param {import("../../types.js").Run} run */
   #onRun(run) {
     this.whole = { ...this.whole, run };
     this.header.show(run);
-    void this.#readDetails();
+    this.#readDetailsSoon();
   }
 
   #savePng() {
