@@ -14,6 +14,8 @@ const NARROW = 520;
 const [WIDE, HIGH] = [56, 24];
 const FONT = 'ui-sans-serif, system-ui, "Segoe UI", Roboto, "Noto Sans", sans-serif';
 const MARKERS_A_LINE = 12;
+/** Distances of ticks between which there are only whole numbers. */
+const WHOLE = Array.from({ length: 16 }, (_, zeros) => [1, 2, 5].map((one) => one * 10 ** zeros)).flat();
 
 /**
  * @param {ChartSettings & {xText: (value: number) => string}} settings
@@ -75,6 +77,7 @@ function yRange({ points = [], rules = [], logY, fromZero }, view, low, high) {
 function xAxis(label, text, log) {
   return {
     ...axisLook(log),
+    ...(label === "step" ? { incrs: WHOLE } : {}),
     label,
     labelSize: 20,
     size: 30,
