@@ -22,7 +22,7 @@ export function buildRow(first, ontoggle) {
   const canvas = h("canvas", { class: "spark", "aria-hidden": "true" });
   const link = h(
     "a",
-    { href: links.run(id), class: "run-link", title: id },
+    { href: links.run(id), class: "run-link", title: id, "aria-label": id },
     h("span", { class: "id-head" }, id.slice(0, -TAIL)),
     h("span", { class: "id-tail" }, id.slice(-TAIL)),
   );
