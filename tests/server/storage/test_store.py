@@ -23,7 +23,7 @@ from mlrs_server.domain.ledger import RunStatus
 from mlrs_server.domain.searches import RecordedSearch
 from mlrs_server.domain.updates import AppliedUpdate, MetaUpdate
 from mlrs_server.errors import AdvisorError, Reason
-from mlrs_server.storage import Observations, Recency, SqlStore, Store, StoredRun, open_store
+from mlrs_server.storage import Observations, Recency, SqlStore, Store, StoredRun
 from mlrs_server.storage.chunks import CHUNK
 from mlrs_server.storage.sql import AT_ONCE
 from mlrs_server.storage.tables import meta_updates, observations, searches

@@ -24,7 +24,7 @@ export function buildShell() {
   const daemon = h("div", { class: "daemon" });
   const banner = h("div", { class: "banner", role: "status", hidden: true });
   const main = h("main", { id: "main", tabindex: "-1" });
-  const demo = h("p", { class: "demo-note", hidden: true }, "These runs were recorded; nothing is trained.");
+  const demo = h("p", { class: "demo-note", hidden: true }, "These are recorded runs. Nothing is trained.");
   document.body.append(
     h(
       "a",

@@ -46,7 +46,7 @@ function sentence(search) {
     found === null
       ? "the search is under way"
       : `found ${rate(found.learning_rate)}${found.octaves ? `, within about ${significant(found.octaves, 2)} octaves` : ""}`;
-  return [`${counted(made, "trial")}: ${result}.`, search.why].filter(Boolean).join(" ");
+  return `${counted(made, "trial")}: ${result}.`;
 }
 
 /** What a search found, if it has ended. @param {any} search @returns {{learning_rate: number, octaves?: number} | null} */
