@@ -252,9 +252,9 @@ class Store(Protocol):
     def read(self, key: int, first_step: int, limit: int, *, most_chunks: int | None = None) -> Observations:
         """Return a run's record from a step on, at most `limit` steps.
 
-        With `most_chunks`, at most so many of the chunks in which the steps were stored are read, and the last of
-        these is returned to its end, also beyond `limit`: that bounds the time of the call. A gap before its last
-        step is an error that names the step.
+        With `most_chunks`, at most so many of the chunks in which the steps were stored are read, and the
+        last of these is returned to its end, also beyond `limit`: that bounds the time of the call. A gap
+        before its last step is an error that names the step.
         """
         ...
 
