@@ -1,6 +1,6 @@
 /** Starts the dashboard: its frame, its keys, and the page that the address names. */
 
-import { AWAY, ApiError, BACK, SIGNED_OUT, get, isAbort } from "./api/client.js";
+import { AWAY, ApiError, BACK, SIGNED_OUT, get, isAbort, tell } from "./api/client.js";
 import { listenToKeys, resetPageKeys } from "./keys.js";
 import { MOVED, followLinks, go, pageOf } from "./router.js";
 import { buildShell } from "./shell.js";
@@ -55,7 +55,7 @@ function signedOut() {
 async function askAgain() {
   try {
     const now = await get("/api/session");
-    if (now.daemon || (now.tokens_required && !now.signed_in)) return back();
+    if (now.daemon || (now.tokens_required && !now.signed_in)) return tell(BACK);
     shell.setAway("daemon");
   } catch {
     // The client has told already that nothing answers.
