@@ -27,6 +27,7 @@ TITLES = {
     "meta_mode": "Meta mode beside others",
     "loop_lag": "The event loop",
     "records": "Pages about runs",
+    "page_load": "The dashboard",
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from performance.report import dashboard
 from performance.report.tables import FigureTable, number, ratio
 
 Figures = dict[str, Any]
@@ -498,5 +499,6 @@ TABLES: dict[str, Callable[[Figures], list[FigureTable]]] = {
     "meta_mode": meta_mode,
     "loop_lag": loop_lag,
     "records": records,
+    "page_load": dashboard.page_load,
 }
 """By benchmark, in the page's order."""

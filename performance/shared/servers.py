@@ -27,10 +27,10 @@ class Server:
     """A server that runs."""
 
     name: str
-    """`daemon` or `echo`."""
+    """`daemon`, `echo` or `dashboard`."""
     address: str
     method: str
-    """The stream that it answers on."""
+    """The stream that it answers on; empty: none."""
     pid: int
     log: Path
     """What it writes to standard error."""
@@ -76,6 +76,15 @@ def echo(*, unix: bool = False) -> Iterator[Server]:
     with tempfile.TemporaryDirectory(prefix="mlrs-bench-") as folder:
         home = Path(folder)
         with _running("echo", ECHO_METHOD, echo_command(_listen(home, unix=unix)), home / "log") as server:
+            yield server
+
+
+@contextmanager
+def dashboard(address: str) -> Iterator[Server]:
+    """Run a dashboard of the daemon at an address; its own address is a URL."""
+    with tempfile.TemporaryDirectory(prefix="mlrs-bench-") as folder:
+        command = [sys.executable, "-m", "mlrs_cli", "dashboard", "--connect", address, "--listen", LOOPBACK]
+        with _running("dashboard", "", command, Path(folder) / "log") as server:
             yield server
 
 

@@ -1,0 +1,1 @@
+"""What the dashboard costs: those who look at it, the daemon, and training loops meanwhile."""
