@@ -9,7 +9,7 @@ ADAPTER_TESTS := tests/client/keras tests/client/lightning tests/client/optax te
 # Half of a test's time goes into waiting for other processes, so cores would idle with one tester each.
 TESTERS ?= $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN) * 2 )))
 MEASURED := advice.latency advice.stalled advice.kernels meta.adapting training.signals advice.load advice.columns \
-	advice.live_runs advice.ranks advice.processes daemon.startup meta.meta_mode daemon.loop_lag
+	advice.live_runs advice.ranks advice.processes daemon.startup meta.meta_mode daemon.loop_lag daemon.records dashboard.page_load
 
 .DEFAULT_GOAL := help
 .PHONY: help demo docs docs-links test test-slow test-adapters test-matrix lint audit format performance proto clean
@@ -75,7 +75,7 @@ format: .venv/.ready ## Format the code, and fix what ruff can fix.
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-performance: .venv/.ready ## Measure what advice costs against baselines, in about a quarter of an hour; write docs/performance/.
+performance: .venv/.ready ## Measure what advice costs against baselines, in about twenty minutes; write docs/performance/.
 	set -e; for name in $(MEASURED); do $(BIN)/python -m performance.$$name; done
 	$(BIN)/python -m performance.report
 
