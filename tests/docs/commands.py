@@ -25,6 +25,7 @@ from tests.support.stubs import METHODS
 PARSED = {
     "bench memory": "takes hours; tests/bench/memory runs a small part",
     "bench quality": "takes minutes; with --list it runs",
+    "dashboard": "serves until it is stopped; tests/cli/test_dashboard.py runs it",
     "models diff": "needs a model that was promoted; tests/cli/test_versions.py runs it",
     "models history": "as `models diff`",
     "models promote": "as `models diff`",
@@ -40,6 +41,7 @@ NOT_RUN = {
     "psql": "needs a server's administrator",
     "python3": "would make an environment",
     "ray": "starts a cluster",
+    "ssh": "needs another machine",
     "systemctl": "needs systemd",
     "tensorboard": "serves until it is stopped",
     "torchrun": "tests/e2e/ranks/test_torchrun.py runs it",
