@@ -130,8 +130,10 @@ class RankStatus:
     """The number of the run's ranks."""
     step: int
     """The step that they report."""
-    reported: tuple[int, ...]
-    """The ranks that have reported it; the lowest 1000."""
+    reported: int
+    """How many ranks have reported it; 0 before the first does."""
+    missing: tuple[int, ...]
+    """The ranks that have not, once one has reported; the lowest 100."""
     waiting_s: float | None
     """How many seconds the first of them has waited; `None`: none waits."""
     misses: tuple[RankMisses, ...]

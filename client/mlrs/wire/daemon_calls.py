@@ -92,7 +92,8 @@ def _ranks_from_proto(message: pb.GetRunResponse) -> RankStatus | None:
     return RankStatus(
         world_size=message.run.world_size,
         step=ranks.step,
-        reported=tuple(ranks.reported),
+        reported=ranks.reported,
+        missing=tuple(ranks.missing),
         waiting_s=_seconds(ranks.waiting) if ranks.HasField("waiting") else None,
         misses=tuple(RankMisses(rank=one.rank, steps=one.steps) for one in ranks.misses),
     )

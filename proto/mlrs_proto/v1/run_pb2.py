@@ -29,7 +29,7 @@ from mlrs_proto.v1 import memory_pb2 as mlrs__proto_dot_v1_dot_memory__pb2
 from mlrs_proto.v1 import meta_pb2 as mlrs__proto_dot_v1_dot_meta__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17mlrs_proto/v1/run.proto\x12\x07mlrs.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1amlrs_proto/v1/config.proto\x1a\x1amlrs_proto/v1/memory.proto\x1a\x18mlrs_proto/v1/meta.proto\"\xa4\x04\n\x03Run\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\"\n\x06\x63onfig\x18\x02 \x01(\x0b\x32\x12.mlrs.v1.RunConfig\x12\"\n\x06status\x18\x03 \x01(\x0e\x32\x12.mlrs.v1.RunStatus\x12\x11\n\tnext_step\x18\x04 \x01(\x04\x12\x19\n\x0c\x64urable_step\x18\x05 \x01(\x04H\x00\x88\x01\x01\x12\x16\n\tlast_loss\x18\x06 \x01(\x01H\x01\x88\x01\x01\x12\x1f\n\x12last_learning_rate\x18\x07 \x01(\x01H\x02\x88\x01\x01\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x04meta\x18\n \x01(\x0b\x32\x13.mlrs.v1.MetaStatusH\x03\x88\x01\x01\x12\x17\n\nworld_size\x18\x0b \x01(\rH\x04\x88\x01\x01\x12\x0c\n\x04task\x18\x0c \x01(\t\x12$\n\x04tags\x18\r \x03(\x0b\x32\x16.mlrs.v1.Run.TagsEntry\x12\x0c\n\x04note\x18\x0e \x01(\t\x1a+\n\tTagsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0f\n\r_durable_stepB\x0c\n\n_last_lossB\x15\n\x13_last_learning_rateB\x07\n\x05_metaB\r\n\x0b_world_size\"\xfe\x03\n\x0eOpenRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\"\n\x06\x63onfig\x18\x02 \x01(\x0b\x32\x12.mlrs.v1.RunConfig\x12\x1f\n\x04mode\x18\x03 \x01(\x0e\x32\x11.mlrs.v1.OpenMode\x12\x18\n\x0bresume_from\x18\x04 \x01(\x04H\x00\x88\x01\x01\x12\x12\n\x05group\x18\x05 \x01(\tH\x01\x88\x01\x01\x12\x17\n\nworld_size\x18\x06 \x01(\rH\x02\x88\x01\x01\x12\x11\n\x04task\x18\x07 \x01(\tH\x03\x88\x01\x01\x12\x13\n\x06\x66\x65\x65\x64\x65r\x18\x08 \x01(\tH\x04\x88\x01\x01\x12/\n\x04tags\x18\t \x03(\x0b\x32!.mlrs.v1.OpenRunRequest.TagsEntry\x12\x0c\n\x04note\x18\n \x01(\t\x12!\n\x07\x65xplore\x18\x0b \x01(\x0e\x32\x10.mlrs.v1.Explore\x12\x1a\n\rfallback_from\x18\x0c \x01(\x04H\x05\x88\x01\x01\x12\x1b\n\x0e\x66\x61llback_steps\x18\r \x01(\x04H\x06\x88\x01\x01\x1a+\n\tTagsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0e\n\x0c_resume_fromB\x08\n\x06_groupB\r\n\x0b_world_sizeB\x07\n\x05_taskB\t\n\x07_feederB\x10\n\x0e_fallback_fromB\x11\n\x0f_fallback_steps\"d\n\x0fOpenRunResponse\x12\x19\n\x03run\x18\x01 \x01(\x0b\x32\x0c.mlrs.v1.Run\x12\x12\n\nrun_handle\x18\x02 \x01(\x06\x12\x0f\n\x07\x63reated\x18\x03 \x01(\x08\x12\x11\n\ttook_over\x18\x04 \x01(\x08\"A\n\x14\x42\x61tchOpenRunsRequest\x12)\n\x08requests\x18\x01 \x03(\x0b\x32\x17.mlrs.v1.OpenRunRequest\"D\n\x15\x42\x61tchOpenRunsResponse\x12+\n\tresponses\x18\x01 \x03(\x0b\x32\x18.mlrs.v1.OpenRunResponse\"\x1f\n\rGetRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"O\n\x0eGetRunResponse\x12\x19\n\x03run\x18\x01 \x01(\x0b\x32\x0c.mlrs.v1.Run\x12\"\n\x05ranks\x18\x02 \x01(\x0b\x32\x13.mlrs.v1.RankStatus\"}\n\nRankStatus\x12\x0c\n\x04step\x18\x01 \x01(\x04\x12\x10\n\x08reported\x18\x02 \x03(\r\x12*\n\x07waiting\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12#\n\x06misses\x18\x04 \x03(\x0b\x32\x13.mlrs.v1.RankMisses\")\n\nRankMisses\x12\x0c\n\x04rank\x18\x01 \x01(\r\x12\r\n\x05steps\x18\x02 \x01(\x04\"\xbd\x01\n\x10UpdateRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x38\n\x08set_tags\x18\x02 \x03(\x0b\x32&.mlrs.v1.UpdateRunRequest.SetTagsEntry\x12\x13\n\x0bremove_tags\x18\x03 \x03(\t\x12\x11\n\x04note\x18\x04 \x01(\tH\x00\x88\x01\x01\x1a.\n\x0cSetTagsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x07\n\x05_note\".\n\x11UpdateRunResponse\x12\x19\n\x03run\x18\x01 \x01(\x0b\x32\x0c.mlrs.v1.Run\"\x8c\x02\n\x0fListRunsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\"\n\x06status\x18\x03 \x01(\x0e\x32\x12.mlrs.v1.RunStatus\x12\x0e\n\x06prefix\x18\x04 \x01(\t\x12\x10\n\x08order_by\x18\x05 \x01(\t\x12\x10\n\x08\x63ontains\x18\x06 \x01(\t\x12\r\n\x05model\x18\x07 \x01(\t\x12\x0c\n\x04task\x18\x08 \x01(\t\x12\x30\n\x04tags\x18\t \x03(\x0b\x32\".mlrs.v1.ListRunsRequest.TagsEntry\x1a+\n\tTagsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"G\n\x10ListRunsResponse\x12\x1a\n\x04runs\x18\x01 \x03(\x0b\x32\x0c.mlrs.v1.Run\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xb4\x01\n\x10\x46inishRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x16\n\tnext_step\x18\x02 \x01(\x04H\x00\x88\x01\x01\x12\x13\n\x06metric\x18\x03 \x01(\x01H\x01\x88\x01\x01\x12\x18\n\x10higher_is_better\x18\x04 \x01(\x08\x12\x1c\n\x0fvalidation_loss\x18\x05 \x01(\x01H\x02\x88\x01\x01\x42\x0c\n\n_next_stepB\t\n\x07_metricB\x12\n\x10_validation_loss\".\n\x11\x46inishRunResponse\x12\x19\n\x03run\x18\x01 \x01(\x0b\x32\x0c.mlrs.v1.Run\"h\n\x16\x42\x61tchFinishRunsRequest\x12\x0f\n\x07run_ids\x18\x01 \x03(\t\x12\x12\n\nnext_steps\x18\x02 \x03(\x04\x12\x0f\n\x07metrics\x18\x03 \x03(\x01\x12\x18\n\x10higher_is_better\x18\x04 \x01(\x08\"5\n\x17\x42\x61tchFinishRunsResponse\x12\x1a\n\x04runs\x18\x01 \x03(\x0b\x32\x0c.mlrs.v1.Run\"\"\n\x10\x44\x65leteRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"\x13\n\x11\x44\x65leteRunResponse*p\n\tRunStatus\x12\x1a\n\x16RUN_STATUS_UNSPECIFIED\x10\x00\x12\x15\n\x11RUN_STATUS_ACTIVE\x10\x01\x12\x17\n\x13RUN_STATUS_DIVERGED\x10\x02\x12\x17\n\x13RUN_STATUS_FINISHED\x10\x03*}\n\x08OpenMode\x12\x19\n\x15OPEN_MODE_UNSPECIFIED\x10\x00\x12\x14\n\x10OPEN_MODE_CREATE\x10\x01\x12\x14\n\x10OPEN_MODE_RESUME\x10\x02\x12\x13\n\x0fOPEN_MODE_BEGIN\x10\x03\x12\x15\n\x11OPEN_MODE_RESTART\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17mlrs_proto/v1/run.proto\x12\x07mlrs.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1amlrs_proto/v1/config.proto\x1a\x1amlrs_proto/v1/memory.proto\x1a\x18mlrs_proto/v1/meta.proto\"\xa4\x04\n\x03Run\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\"\n\x06\x63onfig\x18\x02 \x01(\x0b\x32\x12.mlrs.v1.RunConfig\x12\"\n\x06status\x18\x03 \x01(\x0e\x32\x12.mlrs.v1.RunStatus\x12\x11\n\tnext_step\x18\x04 \x01(\x04\x12\x19\n\x0c\x64urable_step\x18\x05 \x01(\x04H\x00\x88\x01\x01\x12\x16\n\tlast_loss\x18\x06 \x01(\x01H\x01\x88\x01\x01\x12\x1f\n\x12last_learning_rate\x18\x07 \x01(\x01H\x02\x88\x01\x01\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x04meta\x18\n \x01(\x0b\x32\x13.mlrs.v1.MetaStatusH\x03\x88\x01\x01\x12\x17\n\nworld_size\x18\x0b \x01(\rH\x04\x88\x01\x01\x12\x0c\n\x04task\x18\x0c \x01(\t\x12$\n\x04tags\x18\r \x03(\x0b\x32\x16.mlrs.v1.Run.TagsEntry\x12\x0c\n\x04note\x18\x0e \x01(\t\x1a+\n\tTagsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0f\n\r_durable_stepB\x0c\n\n_last_lossB\x15\n\x13_last_learning_rateB\x07\n\x05_metaB\r\n\x0b_world_size\"\xfe\x03\n\x0eOpenRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\"\n\x06\x63onfig\x18\x02 \x01(\x0b\x32\x12.mlrs.v1.RunConfig\x12\x1f\n\x04mode\x18\x03 \x01(\x0e\x32\x11.mlrs.v1.OpenMode\x12\x18\n\x0bresume_from\x18\x04 \x01(\x04H\x00\x88\x01\x01\x12\x12\n\x05group\x18\x05 \x01(\tH\x01\x88\x01\x01\x12\x17\n\nworld_size\x18\x06 \x01(\rH\x02\x88\x01\x01\x12\x11\n\x04task\x18\x07 \x01(\tH\x03\x88\x01\x01\x12\x13\n\x06\x66\x65\x65\x64\x65r\x18\x08 \x01(\tH\x04\x88\x01\x01\x12/\n\x04tags\x18\t \x03(\x0b\x32!.mlrs.v1.OpenRunRequest.TagsEntry\x12\x0c\n\x04note\x18\n \x01(\t\x12!\n\x07\x65xplore\x18\x0b \x01(\x0e\x32\x10.mlrs.v1.Explore\x12\x1a\n\rfallback_from\x18\x0c \x01(\x04H\x05\x88\x01\x01\x12\x1b\n\x0e\x66\x61llback_steps\x18\r \x01(\x04H\x06\x88\x01\x01\x1a+\n\tTagsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0e\n\x0c_resume_fromB\x08\n\x06_groupB\r\n\x0b_world_sizeB\x07\n\x05_taskB\t\n\x07_feederB\x10\n\x0e_fallback_fromB\x11\n\x0f_fallback_steps\"d\n\x0fOpenRunResponse\x12\x19\n\x03run\x18\x01 \x01(\x0b\x32\x0c.mlrs.v1.Run\x12\x12\n\nrun_handle\x18\x02 \x01(\x06\x12\x0f\n\x07\x63reated\x18\x03 \x01(\x08\x12\x11\n\ttook_over\x18\x04 \x01(\x08\"A\n\x14\x42\x61tchOpenRunsRequest\x12)\n\x08requests\x18\x01 \x03(\x0b\x32\x17.mlrs.v1.OpenRunRequest\"D\n\x15\x42\x61tchOpenRunsResponse\x12+\n\tresponses\x18\x01 \x03(\x0b\x32\x18.mlrs.v1.OpenRunResponse\"\x1f\n\rGetRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"O\n\x0eGetRunResponse\x12\x19\n\x03run\x18\x01 \x01(\x0b\x32\x0c.mlrs.v1.Run\x12\"\n\x05ranks\x18\x02 \x01(\x0b\x32\x13.mlrs.v1.RankStatus\"\x8e\x01\n\nRankStatus\x12\x0c\n\x04step\x18\x01 \x01(\x04\x12\x10\n\x08reported\x18\x02 \x01(\r\x12*\n\x07waiting\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12#\n\x06misses\x18\x04 \x03(\x0b\x32\x13.mlrs.v1.RankMisses\x12\x0f\n\x07missing\x18\x05 \x03(\r\")\n\nRankMisses\x12\x0c\n\x04rank\x18\x01 \x01(\r\x12\r\n\x05steps\x18\x02 \x01(\x04\"\xbd\x01\n\x10UpdateRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x38\n\x08set_tags\x18\x02 \x03(\x0b\x32&.mlrs.v1.UpdateRunRequest.SetTagsEntry\x12\x13\n\x0bremove_tags\x18\x03 \x03(\t\x12\x11\n\x04note\x18\x04 \x01(\tH\x00\x88\x01\x01\x1a.\n\x0cSetTagsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x07\n\x05_note\".\n\x11UpdateRunResponse\x12\x19\n\x03run\x18\x01 \x01(\x0b\x32\x0c.mlrs.v1.Run\"\x8c\x02\n\x0fListRunsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\"\n\x06status\x18\x03 \x01(\x0e\x32\x12.mlrs.v1.RunStatus\x12\x0e\n\x06prefix\x18\x04 \x01(\t\x12\x10\n\x08order_by\x18\x05 \x01(\t\x12\x10\n\x08\x63ontains\x18\x06 \x01(\t\x12\r\n\x05model\x18\x07 \x01(\t\x12\x0c\n\x04task\x18\x08 \x01(\t\x12\x30\n\x04tags\x18\t \x03(\x0b\x32\".mlrs.v1.ListRunsRequest.TagsEntry\x1a+\n\tTagsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"G\n\x10ListRunsResponse\x12\x1a\n\x04runs\x18\x01 \x03(\x0b\x32\x0c.mlrs.v1.Run\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xb4\x01\n\x10\x46inishRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x16\n\tnext_step\x18\x02 \x01(\x04H\x00\x88\x01\x01\x12\x13\n\x06metric\x18\x03 \x01(\x01H\x01\x88\x01\x01\x12\x18\n\x10higher_is_better\x18\x04 \x01(\x08\x12\x1c\n\x0fvalidation_loss\x18\x05 \x01(\x01H\x02\x88\x01\x01\x42\x0c\n\n_next_stepB\t\n\x07_metricB\x12\n\x10_validation_loss\".\n\x11\x46inishRunResponse\x12\x19\n\x03run\x18\x01 \x01(\x0b\x32\x0c.mlrs.v1.Run\"h\n\x16\x42\x61tchFinishRunsRequest\x12\x0f\n\x07run_ids\x18\x01 \x03(\t\x12\x12\n\nnext_steps\x18\x02 \x03(\x04\x12\x0f\n\x07metrics\x18\x03 \x03(\x01\x12\x18\n\x10higher_is_better\x18\x04 \x01(\x08\"5\n\x17\x42\x61tchFinishRunsResponse\x12\x1a\n\x04runs\x18\x01 \x03(\x0b\x32\x0c.mlrs.v1.Run\"\"\n\x10\x44\x65leteRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"\x13\n\x11\x44\x65leteRunResponse*p\n\tRunStatus\x12\x1a\n\x16RUN_STATUS_UNSPECIFIED\x10\x00\x12\x15\n\x11RUN_STATUS_ACTIVE\x10\x01\x12\x17\n\x13RUN_STATUS_DIVERGED\x10\x02\x12\x17\n\x13RUN_STATUS_FINISHED\x10\x03*}\n\x08OpenMode\x12\x19\n\x15OPEN_MODE_UNSPECIFIED\x10\x00\x12\x14\n\x10OPEN_MODE_CREATE\x10\x01\x12\x14\n\x10OPEN_MODE_RESUME\x10\x02\x12\x13\n\x0fOPEN_MODE_BEGIN\x10\x03\x12\x15\n\x11OPEN_MODE_RESTART\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,10 +44,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_UPDATERUNREQUEST_SETTAGSENTRY']._serialized_options = b'8\001'
   _globals['_LISTRUNSREQUEST_TAGSENTRY']._loaded_options = None
   _globals['_LISTRUNSREQUEST_TAGSENTRY']._serialized_options = b'8\001'
-  _globals['_RUNSTATUS']._serialized_start=2803
-  _globals['_RUNSTATUS']._serialized_end=2915
-  _globals['_OPENMODE']._serialized_start=2917
-  _globals['_OPENMODE']._serialized_end=3042
+  _globals['_RUNSTATUS']._serialized_start=2821
+  _globals['_RUNSTATUS']._serialized_end=2933
+  _globals['_OPENMODE']._serialized_start=2935
+  _globals['_OPENMODE']._serialized_end=3060
   _globals['_RUN']._serialized_start=184
   _globals['_RUN']._serialized_end=732
   _globals['_RUN_TAGSENTRY']._serialized_start=611
@@ -66,32 +66,32 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETRUNREQUEST']._serialized_end=1517
   _globals['_GETRUNRESPONSE']._serialized_start=1519
   _globals['_GETRUNRESPONSE']._serialized_end=1598
-  _globals['_RANKSTATUS']._serialized_start=1600
-  _globals['_RANKSTATUS']._serialized_end=1725
-  _globals['_RANKMISSES']._serialized_start=1727
-  _globals['_RANKMISSES']._serialized_end=1768
-  _globals['_UPDATERUNREQUEST']._serialized_start=1771
-  _globals['_UPDATERUNREQUEST']._serialized_end=1960
-  _globals['_UPDATERUNREQUEST_SETTAGSENTRY']._serialized_start=1905
-  _globals['_UPDATERUNREQUEST_SETTAGSENTRY']._serialized_end=1951
-  _globals['_UPDATERUNRESPONSE']._serialized_start=1962
-  _globals['_UPDATERUNRESPONSE']._serialized_end=2008
-  _globals['_LISTRUNSREQUEST']._serialized_start=2011
-  _globals['_LISTRUNSREQUEST']._serialized_end=2279
+  _globals['_RANKSTATUS']._serialized_start=1601
+  _globals['_RANKSTATUS']._serialized_end=1743
+  _globals['_RANKMISSES']._serialized_start=1745
+  _globals['_RANKMISSES']._serialized_end=1786
+  _globals['_UPDATERUNREQUEST']._serialized_start=1789
+  _globals['_UPDATERUNREQUEST']._serialized_end=1978
+  _globals['_UPDATERUNREQUEST_SETTAGSENTRY']._serialized_start=1923
+  _globals['_UPDATERUNREQUEST_SETTAGSENTRY']._serialized_end=1969
+  _globals['_UPDATERUNRESPONSE']._serialized_start=1980
+  _globals['_UPDATERUNRESPONSE']._serialized_end=2026
+  _globals['_LISTRUNSREQUEST']._serialized_start=2029
+  _globals['_LISTRUNSREQUEST']._serialized_end=2297
   _globals['_LISTRUNSREQUEST_TAGSENTRY']._serialized_start=611
   _globals['_LISTRUNSREQUEST_TAGSENTRY']._serialized_end=654
-  _globals['_LISTRUNSRESPONSE']._serialized_start=2281
-  _globals['_LISTRUNSRESPONSE']._serialized_end=2352
-  _globals['_FINISHRUNREQUEST']._serialized_start=2355
-  _globals['_FINISHRUNREQUEST']._serialized_end=2535
-  _globals['_FINISHRUNRESPONSE']._serialized_start=2537
-  _globals['_FINISHRUNRESPONSE']._serialized_end=2583
-  _globals['_BATCHFINISHRUNSREQUEST']._serialized_start=2585
-  _globals['_BATCHFINISHRUNSREQUEST']._serialized_end=2689
-  _globals['_BATCHFINISHRUNSRESPONSE']._serialized_start=2691
-  _globals['_BATCHFINISHRUNSRESPONSE']._serialized_end=2744
-  _globals['_DELETERUNREQUEST']._serialized_start=2746
-  _globals['_DELETERUNREQUEST']._serialized_end=2780
-  _globals['_DELETERUNRESPONSE']._serialized_start=2782
-  _globals['_DELETERUNRESPONSE']._serialized_end=2801
+  _globals['_LISTRUNSRESPONSE']._serialized_start=2299
+  _globals['_LISTRUNSRESPONSE']._serialized_end=2370
+  _globals['_FINISHRUNREQUEST']._serialized_start=2373
+  _globals['_FINISHRUNREQUEST']._serialized_end=2553
+  _globals['_FINISHRUNRESPONSE']._serialized_start=2555
+  _globals['_FINISHRUNRESPONSE']._serialized_end=2601
+  _globals['_BATCHFINISHRUNSREQUEST']._serialized_start=2603
+  _globals['_BATCHFINISHRUNSREQUEST']._serialized_end=2707
+  _globals['_BATCHFINISHRUNSRESPONSE']._serialized_start=2709
+  _globals['_BATCHFINISHRUNSRESPONSE']._serialized_end=2762
+  _globals['_DELETERUNREQUEST']._serialized_start=2764
+  _globals['_DELETERUNREQUEST']._serialized_end=2798
+  _globals['_DELETERUNRESPONSE']._serialized_start=2800
+  _globals['_DELETERUNRESPONSE']._serialized_end=2819
 # @@protoc_insertion_point(module_scope)

@@ -460,12 +460,11 @@ class RankStatus(google.protobuf.message.Message):
     REPORTED_FIELD_NUMBER: builtins.int
     WAITING_FIELD_NUMBER: builtins.int
     MISSES_FIELD_NUMBER: builtins.int
+    MISSING_FIELD_NUMBER: builtins.int
     step: builtins.int
     """The step that they report."""
-    @property
-    def reported(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
-        """The ranks that have reported it; none before the first does. The lowest 1000."""
-
+    reported: builtins.int
+    """How many ranks have reported it; 0 before the first does."""
     @property
     def waiting(self) -> google.protobuf.duration_pb2.Duration:
         """How long the first of them has waited. Unset: none waits."""
@@ -476,16 +475,21 @@ class RankStatus(google.protobuf.message.Message):
         memory; those that were missing most often, at most 100.
         """
 
+    @property
+    def missing(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """The ranks that have not, once one has reported; the lowest 100."""
+
     def __init__(
         self,
         *,
         step: builtins.int = ...,
-        reported: collections.abc.Iterable[builtins.int] | None = ...,
+        reported: builtins.int = ...,
         waiting: google.protobuf.duration_pb2.Duration | None = ...,
         misses: collections.abc.Iterable[global___RankMisses] | None = ...,
+        missing: collections.abc.Iterable[builtins.int] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["waiting", b"waiting"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["misses", b"misses", "reported", b"reported", "step", b"step", "waiting", b"waiting"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["misses", b"misses", "missing", b"missing", "reported", b"reported", "step", b"step", "waiting", b"waiting"]) -> None: ...
 
 global___RankStatus = RankStatus
 

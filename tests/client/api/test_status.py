@@ -80,7 +80,7 @@ async def test_ranks_that_were_missing_are_told(client: Any) -> None:
     run = await opened(client, run_id, horizon=9, **options)
     await done(run.next_lr(0, 1.0))
     expected = RankStatus(
-        world_size=2, step=1, reported=(), waiting_s=None, misses=(RankMisses(rank=0, steps=1),)
+        world_size=2, step=1, reported=0, missing=(), waiting_s=None, misses=(RankMisses(rank=0, steps=1),)
     )
     assert await done(client.rank_status(run_id)) == expected
     await opened(client, f"plain-{run_id}")

@@ -1,4 +1,4 @@
-"""The ranks of a run as `GetRun` shows them: who has reported, who waits, and who was missing."""
+"""The ranks of a run as `GetRun` shows them: who is missing, how long others wait, and who was missing."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ def status_of(here: Harness) -> RankStatus:
     return status
 
 
-async def test_who_has_reported_is_seen(tmp_path: Path, model_file: Path) -> None:
-    """Ranks that have reported the step are listed until it is answered; the wait is that of the first."""
+async def test_who_is_missing_is_seen(tmp_path: Path, model_file: Path) -> None:
+    """Ranks that have not reported a step are listed until it is answered; the wait is that of the first."""
     async with harness(tmp_path, model_file) as here:
         handle = (await here.open("a", PATIENT, world_size=4)).handle
-        assert status_of(here) == RankStatus(0, (), None, [])
+        assert status_of(here) == RankStatus(0, 0, [], None, [])
         waiting = []
         for rank in (2, 0):
             waiting.append(asyncio.create_task(here.report(handle, [(0, rank, 1.0)])))
-            await until(lambda: len(status_of(here).reported) == len(waiting))
+            await until(lambda: status_of(here).reported == len(waiting))
         seen, before = status_of(here), asyncio.get_running_loop().time()
-        assert (seen.step, seen.reported, seen.misses) == (0, [0, 2], [])
+        assert (seen.step, seen.reported, seen.missing, seen.misses) == (0, 2, [1, 3], [])
         assert seen.waiting_s is not None
         await until(lambda: asyncio.get_running_loop().time() > before)
         assert (status_of(here).waiting_s or 0.0) > seen.waiting_s > 0.0
         await here.report(handle, [(0, 1, 1.0), (0, 3, 1.0)])
         await asyncio.gather(*waiting)
-        assert status_of(here) == RankStatus(1, (), None, [])
+        assert status_of(here) == RankStatus(1, 0, [], None, [])
 
 
 async def test_reports_outlive_their_streams_and_nobody_waits(tmp_path: Path, model_file: Path) -> None:
@@ -51,11 +51,11 @@ async def test_reports_outlive_their_streams_and_nobody_waits(tmp_path: Path, mo
     async with harness(tmp_path, model_file) as here:
         handle = (await here.open("a", PATIENT, world_size=2)).handle
         gone = asyncio.create_task(here.report(handle, [(0, 1, 1.0)]))
-        await until(lambda: bool(status_of(here).reported))
+        await until(lambda: status_of(here).reported > 0)
         gone.cancel()
         with suppress(asyncio.CancelledError):
             await gone
-        assert status_of(here) == RankStatus(0, [1], None, [])
+        assert status_of(here) == RankStatus(0, 1, [0], None, [])
 
 
 async def test_missing_ranks_are_counted(tmp_path: Path, model_file: Path) -> None:
@@ -74,17 +74,18 @@ async def test_missing_ranks_are_counted(tmp_path: Path, model_file: Path) -> No
 
 
 async def test_lists_are_bounded(tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of many ranks, the lowest that reported and those that were missing most often are listed."""
-    monkeypatch.setattr(rank_statuses, "MOST_REPORTED", 3)
+    """Of many ranks, the lowest that are missing and those that were missing most often are listed."""
+    monkeypatch.setattr(rank_statuses, "MOST_MISSING", 2)
     monkeypatch.setattr(rank_statuses, "MOST_MISSES", 2)
     async with harness(tmp_path, model_file) as here:
         live = (await here.open("a", PATIENT, world_size=8)).handle
-        waiting = asyncio.create_task(here.report(live, [(0, rank, 1.0) for rank in (7, 6, 5, 1, 0)]))
-        await until(lambda: bool(status_of(here).reported))
+        waiting = asyncio.create_task(here.report(live, [(0, rank, 1.0) for rank in (7, 6, 5, 1)]))
+        await until(lambda: status_of(here).reported > 0)
         slot = here.live.find("a")
         assert slot is not None
         slot.group.misses[slot.row] = Counter({4: 1, 3: 9, 5: 9, 2: 10})
-        assert (status_of(here).reported, status_of(here).misses) == ([0, 1, 5], [(2, 10), (3, 9)])
+        seen = status_of(here)
+        assert (seen.reported, seen.missing, seen.misses) == (4, [0, 2], [(2, 10), (3, 9)])
         waiting.cancel()
 
 

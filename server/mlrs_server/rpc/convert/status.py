@@ -70,6 +70,7 @@ def rank_status_to_proto(status: RankStatus | None) -> pb.RankStatus | None:
     return pb.RankStatus(
         step=status.step,
         reported=status.reported,
+        missing=status.missing,
         waiting=None if status.waiting_s is None else duration_to_proto(status.waiting_s),
         misses=[pb.RankMisses(rank=rank, steps=steps) for rank, steps in status.misses],
     )
