@@ -9,7 +9,7 @@ import { empty } from "../../view/parts.js";
 import { addForm } from "./add.js";
 import { picturesOf, readoutOf, wholeOf } from "./curves.js";
 import { finalsTable } from "./finals.js";
-import { readAll } from "./reading.js";
+import { readAll, readAllNews } from "./reading.js";
 
 /** @typedef {import("./reading.js").Compared} Compared */
 
@@ -126,14 +126,16 @@ class ComparePage {
     this.#draw();
   }
 
-  /** Reads runs again that may have new steps. */
+  /** Reads what is new, again and again. */
   async #refresh() {
     if (this.signal.aborted) return;
-    if (!document.hidden && this.whole.some(({ record }) => record.run.status !== "finished")) {
-      const read = await readAll(this.ids, null, this.signal).catch(() => null);
+    if (!document.hidden) {
+      const runs = await readAllNews(this.whole, this.signal);
       if (this.signal.aborted) return;
-      if (read?.runs.length) this.whole = read.runs;
-      this.#drawAll();
+      if (runs.some((one, index) => one.record !== this.whole[index].record)) {
+        this.whole = runs;
+        this.#drawAll();
+      }
     }
     setTimeout(() => void this.#refresh(), REFRESH_MS);
   }

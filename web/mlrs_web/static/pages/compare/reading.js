@@ -1,6 +1,6 @@
 /** Reads the runs that are compared. */
 
-import { readRecord } from "../../api/reading.js";
+import { readNews, readRecord } from "../../api/reading.js";
 import { lineStyle } from "../../charts/palette.js";
 import { stepsOf } from "./curves.js";
 
@@ -35,4 +35,25 @@ export async function readAll(ids, part, signal) {
     else throw one.reason;
   }
   return { runs, missing };
+}
+
+/**
+ * Returns the runs with what is new of them, without those that were deleted. Of a run that cannot be read at present,
+ * what is known stays.
+ *
+ * @param {Compared[]} runs
+ * @param {AbortSignal} signal
+ * @returns {Promise<Compared[]>}
+ */
+export async function readAllNews(runs, signal) {
+  const read = await Promise.all(
+    runs.map(async (one) => {
+      try {
+        return { ...one, record: await readNews(one.record, BUCKETS, signal) };
+      } catch (error) {
+        return /** @type {any} */ (error).code === "not_found" ? null : one;
+      }
+    }),
+  );
+  return read.filter((one) => one !== null);
 }

@@ -1,8 +1,8 @@
 /** The page of a run. */
 
 import { get } from "../../api/client.js";
-import { buckets, merged } from "../../api/record.js";
-import { readRecord } from "../../api/reading.js";
+import { merged } from "../../api/record.js";
+import { isOutgrown, readRecord } from "../../api/reading.js";
 import { follow } from "../../api/stream.js";
 import { savePng } from "../../charts/image.js";
 import { linkedCharts } from "../../charts/linked.js";
@@ -17,8 +17,6 @@ import { buildPanels } from "./panels.js";
 
 /** @typedef {import("../../types.js").RunRecord} RunRecord */
 
-/** Beyond so many buckets, a live record is read again in coarser ones. */
-const MOST_BUCKETS = 2000;
 const DETAILS_EVERY_MS = 5000;
 const ZOOM_QUIET_MS = 700;
 
@@ -146,7 +144,7 @@ class RunPage {
   /** @param {RunRecord} news */
   async #onRecord(news) {
     const same = news.steps_per_bucket === this.whole.steps_per_bucket;
-    if (same && buckets(this.whole) <= MOST_BUCKETS) this.whole = merged(this.whole, news);
+    if (same && !isOutgrown(this.whole)) this.whole = merged(this.whole, news);
     else {
       this.#following.abort();
       this.whole = await readRecord({ id: this.id }, this.signal).catch(() => this.whole);
