@@ -3,6 +3,7 @@ import test from "node:test";
 
 import { addPoll, emptyRates } from "../../../web/mlrs_web/static/pages/health/rates.js";
 import { lanesOf } from "../../../web/mlrs_web/static/pages/run/marks.js";
+import { missingWords } from "../../../web/mlrs_web/static/pages/run/ranks.js";
 import { refreshed } from "../../../web/mlrs_web/static/pages/runs/merge.js";
 import { ago, bytes, compact, duration, loss, percent, rate } from "../../../web/mlrs_web/static/view/format.js";
 
@@ -88,4 +89,14 @@ test("marks say what happened, in rows of those kinds that occur", () => {
     ],
   );
   assert.match(lanes[3].marks[0].words, /^Rewound from step 20 to step 8\./);
+});
+
+test("the ranks that a step waits for are listed, and those beyond are counted", () => {
+  const words = (reported, missing, world_size) => missingWords({ step: 3, reported, missing, world_size });
+  const lowest = Array.from({ length: 100 }, (_, rank) => rank + 1);
+  assert.deepEqual(
+    [words(4, [], 4), words(3, [2], 4), words(2, [0, 2], 4)],
+    [null, "Missing: rank 2.", "Missing: ranks 0, 2."],
+  );
+  assert.match(words(1, lowest, 4096), /^Missing: ranks 1, 2, .*, 20 and 4,075 more\.$/);
 });

@@ -61,7 +61,8 @@
  *
  * @typedef {object} Ranks
  * @property {number} step
- * @property {number[]} reported
+ * @property {number} reported how many ranks have reported the step
+ * @property {number[]} missing the lowest ranks that have not, once one has; at most 100
  * @property {Num} waiting_s
  * @property {{rank: number, steps: number}[]} misses
  * @property {number} world_size

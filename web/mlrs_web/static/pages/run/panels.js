@@ -1,7 +1,7 @@
 /** The parts of a run's page below its curves. Those that have nothing to show are left out. */
 
 import { fill, h } from "../../view/dom.js";
-import { count, counted, duration } from "../../view/format.js";
+import { count } from "../../view/format.js";
 import { panel } from "../../view/parts.js";
 import { table } from "../../view/table.js";
 import { timeNode } from "../../view/times.js";
@@ -9,6 +9,7 @@ import { treeNode } from "../../view/tree.js";
 import { MARKS } from "../../view/words.js";
 import { glyph } from "../../charts/glyphs.js";
 import { eventWords } from "./marks.js";
+import { ranksPanel } from "./ranks.js";
 import { buildSearch } from "./search.js";
 import { buildSignals } from "./signals.js";
 import { buildUpdates } from "./updates.js";
@@ -83,38 +84,6 @@ function eventsPanel(events, zoom) {
       rows,
     ),
   );
-}
-
-/** @param {import("../../types.js").Ranks} ranks */
-function ranksPanel({ step, reported, waiting_s, misses, world_size }) {
-  const missing = Array.from({ length: world_size }, (_, rank) => rank).filter((rank) => !reported.includes(rank));
-  const state =
-    reported.length === 0
-      ? `No rank has reported step ${count(step)} yet.`
-      : `${count(reported.length)} of ${counted(world_size, "rank")} have reported step ${count(step)}${waiting_s === null ? "" : `; the first of them has waited for ${duration(waiting_s)}`}.`;
-  const late =
-    reported.length > 0 && missing.length > 0
-      ? h(
-          "p",
-          {},
-          `Missing: ${missing.length === 1 ? "rank" : "ranks"} ${missing.slice(0, 20).join(", ")}${missing.length > 20 ? " …" : ""}.`,
-        )
-      : null;
-  const most = Math.max(1, ...misses.map((one) => one.steps));
-  const rows = misses.map((one) => {
-    const bar = h("span", { class: "bar" }, h("span", { class: "bar-fill warn" }));
-    /** @type {HTMLElement} */ (bar.firstElementChild).style.width = `${(100 * one.steps) / most}%`;
-    return [`rank ${one.rank}`, counted(one.steps, "step"), bar];
-  });
-  const stragglers = rows.length
-    ? table(
-        "Ranks that were missing when a step was answered without them",
-        [{ title: "rank" }, { title: "missing in", class: "number" }, { title: "", class: "wide" }],
-        rows,
-        { shown: true },
-      )
-    : h("p", { class: "quiet" }, "No step was answered without a rank, as far as the daemon remembers.");
-  return panel("Ranks and stragglers", state, late, stragglers);
 }
 
 /** The settings, without what the memory decided: that stands at "why". @param {Record<string, any>} config */
