@@ -5,7 +5,7 @@ import { addPoll, emptyRates } from "../../../web/mlrs_web/static/pages/health/r
 import { lanesOf } from "../../../web/mlrs_web/static/pages/run/marks.js";
 import { missingWords } from "../../../web/mlrs_web/static/pages/run/ranks.js";
 import { refreshed } from "../../../web/mlrs_web/static/pages/runs/merge.js";
-import { ago, bytes, compact, duration, loss, percent, rate } from "../../../web/mlrs_web/static/view/format.js";
+import { ago, bytes, clock, compact, duration, loss, percent, rate } from "../../../web/mlrs_web/static/view/format.js";
 
 test("learning rates have three significant digits", () => {
   assert.deepEqual([0.1, 0.000123456, 0.00213, 3e-8, 0, 1234, null].map(rate), [
@@ -33,6 +33,12 @@ test("counts, sizes and times are short", () => {
   ]);
   assert.deepEqual([ago(100, 102), ago(100, 290), ago(0, 86400)], ["just now", "3 min ago", "1 day ago"]);
   assert.deepEqual([percent(0.004), percent(0.999), percent(1)], ["0.4 %", "99 %", "100 %"]);
+});
+
+test("a moment has its date where that is not today's", () => {
+  const at = (...parts) => new Date(2026, 2, ...parts).getTime() / 1000;
+  assert.equal(clock(at(5, 9, 3), at(5, 23, 59)), "09:03:00");
+  assert.match(clock(at(4, 23, 3), at(5, 0, 1)), /^4 Mar 2026.* 23:03:00$/);
 });
 
 test("the first page of a list replaces what it has, and keeps what was read beyond it", () => {

@@ -3,6 +3,7 @@
 export const NONE = "–";
 
 const WHOLE = new Intl.NumberFormat("en-US", { maximumFractionDigits: 0 });
+const CLOCK = new Intl.DateTimeFormat("en-GB", { timeStyle: "medium" });
 const MOMENT = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "medium" });
 
 /**
@@ -99,6 +100,17 @@ export function ago(time, now) {
 
 /** A moment in the reader's time zone. @param {number} time seconds since the epoch */
 export const moment = (time) => MOMENT.format(new Date(time * 1000));
+
+/**
+ * A moment in the reader's time zone, without the date if that is today's.
+ *
+ * @param {number} time seconds since the epoch
+ * @param {number} now seconds since the epoch
+ */
+export function clock(time, now) {
+  const [then, today] = [new Date(time * 1000), new Date(now * 1000)];
+  return then.toDateString() === today.toDateString() ? CLOCK.format(then) : moment(time);
+}
 
 /** "training_loss" as "training loss". @param {string} name */
 export const words = (name) => name.replaceAll("_", " ");

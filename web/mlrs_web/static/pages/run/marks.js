@@ -1,7 +1,7 @@
 /** What happened to a run, as rows of marks with words. */
 
 import { span } from "../../api/record.js";
-import { count, counted, loss, rate } from "../../view/format.js";
+import { clock, count, counted, loss, rate } from "../../view/format.js";
 import { MARKS } from "../../view/words.js";
 
 /** @typedef {import("../../types.js").RunRecord} RunRecord */
@@ -42,9 +42,10 @@ export function lanesOf(record, events) {
     restored: record.restored.map((step) => at(step, `Step ${count(step)}: ${lower(MARKS.restored.why)}`)),
     update: record.updates.map((one) => at(one.step, updateWords(one))),
   };
+  const now = Date.now() / 1000;
   for (const event of events) {
     const [from, to] = eventSpan(event);
-    (marks[event.kind] ??= []).push({ from, to, words: `${eventWords(event)} ${moment(event)}` });
+    (marks[event.kind] ??= []).push({ from, to, words: `${eventWords(event)} ${clock(event.time, now)}` });
   }
   return Object.keys(MARKS)
     .filter((name) => marks[name]?.length)
@@ -101,9 +102,6 @@ function eventSpan({ kind, step, from_step, count: number }) {
   if (kind === "fallback") return [step, step + Math.max(1, number ?? 1) - 1];
   return [step, step];
 }
-
-/** @param {RunEvent} event */
-const moment = (event) => new Date(event.time * 1000).toLocaleTimeString("en-GB");
 
 /** @param {number} step @param {string} words @returns {Mark} */
 const at = (step, words) => ({ from: step, to: step, words });
