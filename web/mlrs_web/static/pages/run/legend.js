@@ -28,7 +28,7 @@ export function buildLegend(onchange) {
       },
       glyph(lane.kind),
       h("span", {}, lane.kind.word),
-      h("span", { class: "mark-count" }, count(lane.marks.reduce((sum, mark) => sum + (mark.number ?? 1), 0))),
+      h("span", { class: "mark-count" }, count(numberOf(lane))),
     );
     node.addEventListener("click", () => {
       if (!hidden.delete(lane.name)) hidden.add(lane.name);
@@ -45,7 +45,7 @@ export function buildLegend(onchange) {
     /** @param {Lane[]} lanes @param {RunRecord} record @param {boolean} validated @param {number} smoothing */
     show(lanes, record, validated, smoothing) {
       const now = JSON.stringify([
-        lanes.map((lane) => [lane.name, lane.marks.length]),
+        lanes.map((lane) => [lane.name, numberOf(lane)]),
         record.steps_per_bucket,
         validated,
         smoothing > 0,
@@ -62,6 +62,9 @@ export function buildLegend(onchange) {
     },
   };
 }
+
+/** How many marks a row stands for: one of held steps is of all of a bucket. @param {Lane} lane */
+const numberOf = (lane) => lane.marks.reduce((sum, mark) => sum + (mark.number ?? 1), 0);
 
 /** @param {RunRecord} record @param {boolean} validated @param {number} smoothing */
 function lineWords(record, validated, smoothing) {

@@ -21,7 +21,7 @@ export function buildUpdates(signal, key) {
     /** @param {import("../../types.js").RunRecord} record @param {[number, number]} view */
     show(record, view) {
       const { updates } = record;
-      const now = `${view} ${updates.length} ${updates.at(-1)?.step} ${updates[0]?.step}`;
+      const now = JSON.stringify([view, record.steps_per_bucket, updates]);
       if (now === state) return;
       state = now;
       if (!updates.length) {
