@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import test from "node:test";
 
 import { addPoll, emptyRates } from "../../../web/mlrs_web/static/pages/health/rates.js";
-import { lanesOf } from "../../../web/mlrs_web/static/pages/run/marks.js";
+import { eventWords, lanesOf } from "../../../web/mlrs_web/static/pages/run/marks.js";
 import { missingWords } from "../../../web/mlrs_web/static/pages/run/ranks.js";
 import { refreshed } from "../../../web/mlrs_web/static/pages/runs/merge.js";
 import { ago, bytes, clock, compact, duration, loss, percent, rate } from "../../../web/mlrs_web/static/view/format.js";
@@ -105,4 +105,10 @@ test("the ranks that a step waits for are listed, and those beyond are counted",
     [null, "Missing: rank 2.", "Missing: ranks 0, 2."],
   );
   assert.match(words(1, lowest, 4096), /^Missing: ranks 1, 2, .*, 20 and 4,075 more\.$/);
+});
+
+test("a fallback without a number of steps says only where it began", () => {
+  const words = (count) => eventWords({ number: 1, time: 0, kind: "fallback", step: 7, from_step: null, count });
+  assert.match(words(1), /: 1 step from step 7 on/);
+  assert.match(words(null), /: steps from step 7 on/);
 });

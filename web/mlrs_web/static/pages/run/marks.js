@@ -66,7 +66,7 @@ export function eventWords({ kind, step, from_step, count: number }) {
     case "resized":
       return `From step ${count(step)} on, the run has ${number === null ? "another number of ranks" : counted(number, "rank")}.`;
     case "fallback":
-      return `The daemon did not answer: ${counted(number ?? 1, "step")} from step ${count(step)} on at learning rates of the client's fallback.`;
+      return `The daemon did not answer: ${number === null ? "steps" : counted(number, "step")} from step ${count(step)} on at learning rates of the client's fallback.`;
     default:
       return `${kind} at step ${count(step)}.`;
   }
