@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager
 
 import mlrs
 import mlrs.aio
-from mlrs.errors import UnauthenticatedError
-from mlrs.types import RunInfo
+from mlrs.errors import DeadlineExceededError, UnauthenticatedError
+from mlrs.types import RecordChunk, RunInfo
 from mlrs_web.daemons.cache import Cache
 from mlrs_web.settings import Settings
 
@@ -18,6 +18,12 @@ TIMEOUT_S = 10.0
 """The deadline of a call, in seconds."""
 HEAVY = 4
 """How many calls that read records are made at the same time; the others wait here."""
+WAIT_S = 10.0
+"""How long they wait at most, in seconds."""
+CHUNK_S = 20.0
+"""How long a part of a whole record may take, in seconds; the client tries again for ten of them."""
+WHOLE_S = 24 * 3600.0
+"""How long a whole record may take, in seconds: as slow as the link is to whoever downloads it."""
 VERSIONS = 20_000
 """The most runs whose versions are known."""
 
@@ -49,9 +55,37 @@ class Daemon:
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[mlrs.aio.Advisor]:
-        """Yield the advisor for a call that reads a record: a few at a time, so that none slows advice."""
-        async with self._heavy:
+        """Yield the advisor for a call that reads a record: a few at a time, so that none slows advice.
+
+        Raises:
+            DeadlineExceededError: the calls before this one take too long.
+        """
+        try:
+            async with asyncio.timeout(WAIT_S):
+                await self._heavy.acquire()
+        except TimeoutError as error:
+            raise DeadlineExceededError(
+                f"{HEAVY} records are being read, and none of them was done within {WAIT_S:g} s; try again"
+            ) from error
+        try:
             yield self.advisor
+        finally:
+            self._heavy.release()
+
+    async def whole_record(self, run_id: str) -> AsyncIterator[RecordChunk]:
+        """Iterate over a record. While the caller does not go on, it holds no other reader up.
+
+        Raises:
+            MlrsError: as `watch` does.
+            TimeoutError: the daemon stopped in the middle.
+        """
+        chunks = aiter(self.advisor.watch(run_id, timeout_s=WHOLE_S))
+        while True:
+            async with self.reading(), asyncio.timeout(CHUNK_S):
+                chunk = await anext(chunks, None)
+            if chunk is None:
+                return
+            yield chunk
 
     def saw(self, run: RunInfo) -> tuple[int, float]:
         """Note the state of a run that the daemon reported; return its version."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
 
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
@@ -70,10 +69,8 @@ def file_name(run_id: str) -> str:
 
 async def _lines(daemon: Daemon, run_id: str) -> AsyncIterator[str]:
     yield COLUMNS
-    async with AsyncExitStack() as stack:
-        advisor = await stack.enter_async_context(daemon.reading())
-        async for chunk in advisor.watch(run_id):
-            yield _rows(chunk)
+    async for chunk in daemon.whole_record(run_id):
+        yield _rows(chunk)
 
 
 def _rows(chunk: RecordChunk) -> str:
