@@ -113,6 +113,11 @@ class Dashboard:
         self.cookie = answer.headers.get("set-cookie", "").partition(";")[0] or self.cookie
         return answer
 
+    def sign_out(self) -> None:
+        """Sign out."""
+        own = {"X-MLRS": "1", "Origin": self.url}
+        assert self.request("DELETE", "/api/session", headers=own).status == 204
+
     @contextmanager
     def follow(self, path: str, last_id: str = "", **query: Any) -> Iterator[Events]:
         """Open a stream of events."""

@@ -18,12 +18,13 @@ from mlrs_web.security.hosts import AllowedHosts
 from mlrs_web.settings import Settings
 
 TIDY_EVERY_S = 60.0
-"""How often connections are closed that nobody uses, in seconds."""
+"""How often sessions and connections are ended that nobody uses, in seconds."""
 
 
 def make_app(settings: Settings) -> tuple[ASGIApp, Hub]:
     """Return the dashboard, and the hub that ends its streams."""
-    access, hub = Access(settings), Hub(settings.bounds.streams)
+    hub = Hub(settings.bounds.streams)
+    access = Access(settings, ended=hub.end_session)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:

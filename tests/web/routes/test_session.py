@@ -81,9 +81,22 @@ def test_a_browser_sees_what_its_token_may(guarded: Guarded, shown: Dashboard) -
         assert other.get(path, id="run-of-acme", cursor=cursor).status == 404, path
     assert other.get("/api/samples", id="run-of-acme").json == {"samples": {}}
 
-    own = {"X-MLRS": "1", "Origin": acme.url}
-    assert acme.request("DELETE", "/api/session", headers=own).status == 204
+    acme.sign_out()
     assert acme.get("/api/runs").status == 401
+
+
+def test_sign_out_ends_the_streams_of_its_browser(guarded: Guarded, shown: Dashboard) -> None:
+    """A browser that signs out is sent nothing more, and another one with the same token goes on."""
+    leaving, staying = shown.browser(), shown.browser()
+    for each in (leaving, staying):
+        assert each.sign_in(guarded.tokens["acme"]).status == 204
+    with leaving.follow("/api/live-health") as ended, staying.follow("/api/live-health") as goes_on:
+        ended.until("health")
+        goes_on.until("health")
+        leaving.sign_out()
+        with pytest.raises(EOFError):
+            ended.until("none")
+        goes_on.until("health")
 
 
 @pytest.mark.parametrize(

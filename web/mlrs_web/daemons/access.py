@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections.abc import Callable
 from contextlib import suppress
 
 from mlrs.errors import MlrsError
@@ -30,9 +31,10 @@ class Access:
         cache: the answers that are kept, of all connections.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, ended: Callable[[str], object] = lambda _: None) -> None:
+        """`ended` is called with the id of each session that has ended."""
         self.settings = settings
-        self.sessions = Sessions(settings.bounds)
+        self.sessions = Sessions(settings.bounds, ended=ended)
         self.cache = Cache(settings.bounds.cache_bytes)
         self._must_sign_in = must_sign_in(settings)
         self._daemons: dict[str | None, Daemon] = {}
@@ -84,7 +86,8 @@ class Access:
             self.sessions.remove_token(daemon.token)
 
     async def tidy(self) -> None:
-        """Close connections that nobody uses any more; call a daemon that ends when nobody does."""
+        """End what nobody uses any more, sessions and connections; call a daemon that ends by itself."""
+        self.sessions.drop_idle()
         if self.settings.keeps_daemon:
             with suppress(MlrsError):
                 await self.own().advisor.daemon()

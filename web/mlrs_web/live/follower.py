@@ -23,12 +23,14 @@ class Follower:
 
     Attributes:
         cursor: where the page's record ends; moves on as the page takes events.
+        session: the id of the session of the page's browser; `None`: it has none.
         begun: done after the first poll; its exception says why there is nothing to follow.
     """
 
-    def __init__(self, cursor: str = "") -> None:
+    def __init__(self, cursor: str = "", session: str | None = None) -> None:
         """To be called while the event loop runs."""
         self.cursor = cursor
+        self.session = session
         self.begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._pending: dict[str, Event] = {}
         self._last: dict[str, int] = {}

@@ -56,6 +56,11 @@ class Hub:
                 f"{self.streams} streams are open, which is the most; close pages that nobody looks at"
             )
 
+    def end_session(self, session: str) -> None:
+        """End the streams of a browser that is signed in no more."""
+        for topic in self._topics.values():
+            topic.end_session(session)
+
     def close(self) -> None:
         """End all streams, those that are opened later, too."""
         self._is_closed = True

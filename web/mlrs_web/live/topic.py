@@ -59,6 +59,12 @@ class Topic:
         for follower in self._followers:
             follower.close()
 
+    def end_session(self, session: str) -> None:
+        """End the streams of a browser. See `Hub.end_session`."""
+        for follower in self._followers:
+            if follower.session == session:
+                follower.close()
+
     async def _poll_while_followed(self) -> None:
         unchanged = 0
         while self._followers:

@@ -14,6 +14,7 @@ from mlrs_web.live.follower import Follower
 from mlrs_web.live.sources import Pace, Record, Whole
 from mlrs_web.live.topic import Source, Topic
 from mlrs_web.routes.asking import Listing, access_of, asked, hub_of, text
+from mlrs_web.security.sessions import session_of
 from mlrs_web.views import status
 from mlrs_web.views.plain import encoded
 
@@ -29,9 +30,7 @@ async def run(request: Request) -> Response:
     cursor = request.headers.get("last-event-id") or text(request, "cursor")
     with asked(request) as daemon:
         key = (daemon.key, "run", id_)
-        return await _stream(
-            request, daemon, key, lambda: Record(daemon, id_, RUN, FINISHED), Follower(cursor)
-        )
+        return await _stream(request, daemon, key, lambda: Record(daemon, id_, RUN, FINISHED), cursor)
 
 
 async def runs(request: Request) -> Response:
@@ -43,7 +42,7 @@ async def runs(request: Request) -> Response:
             return encoded(await listing.read(daemon))
 
         key = (daemon.key, "runs", listing)
-        return await _stream(request, daemon, key, lambda: Whole("runs", read, LIST), Follower())
+        return await _stream(request, daemon, key, lambda: Whole("runs", read, LIST))
 
 
 async def health(request: Request) -> Response:
@@ -54,13 +53,13 @@ async def health(request: Request) -> Response:
             return encoded(status.health(await daemon.advisor.status()))
 
         key = (daemon.key, "health")
-        return await _stream(request, daemon, key, lambda: Whole("health", read, HEALTH), Follower())
+        return await _stream(request, daemon, key, lambda: Whole("health", read, HEALTH))
 
 
 async def _stream(
-    request: Request, daemon: Daemon, key: Hashable, make: Callable[[], Source], follower: Follower
+    request: Request, daemon: Daemon, key: Hashable, make: Callable[[], Source], cursor: str = ""
 ) -> Response:
-    access = access_of(request)
+    access, follower = access_of(request), Follower(cursor, session_of(request))
 
     def topic() -> Topic:
         return Topic(make(), lambda: access.refused(daemon))

@@ -34,27 +34,34 @@ class _Session:
 class Sessions:
     """The tokens of signed-in browsers, by session id; the one that is used longest ago comes first."""
 
-    def __init__(self, bounds: Bounds, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        bounds: Bounds,
+        clock: Callable[[], float] = time.monotonic,
+        ended: Callable[[str], object] = lambda _: None,
+    ) -> None:
+        """`ended` is called with the id of each session that has ended, for whatever reason."""
         self._bounds = bounds
         self._clock = clock
+        self._ended = ended
         self._sessions: OrderedDict[str, _Session] = OrderedDict()
 
     def __len__(self) -> int:
-        self._drop_idle()
+        self.drop_idle()
         return len(self._sessions)
 
     def add(self, token: str) -> str:
         """Sign in with a token that the daemon accepts; return the session's id."""
-        self._drop_idle()
+        self.drop_idle()
         id_ = secrets.token_urlsafe(ID_BYTES)
         self._sessions[id_] = _Session(token, self._clock())
         while len(self._sessions) > self._bounds.sessions:
-            self._sessions.popitem(last=False)
+            self.remove(next(iter(self._sessions)))
         return id_
 
     def token(self, id_: str | None) -> str | None:
         """Return the token of a session, which counts as its use; `None`: there is no such session."""
-        self._drop_idle()
+        self.drop_idle()
         if id_ is None or id_ not in self._sessions:
             return None
         session = self._sessions[id_]
@@ -64,20 +71,21 @@ class Sessions:
 
     def remove(self, id_: str | None) -> None:
         """Sign a browser out."""
-        if id_ is not None:
-            self._sessions.pop(id_, None)
+        if id_ is not None and self._sessions.pop(id_, None) is not None:
+            self._ended(id_)
 
     def remove_token(self, token: str) -> None:
         """Sign all browsers out that signed in with a token, which the daemon does not accept any more."""
         for id_ in [id_ for id_, session in self._sessions.items() if session.token == token]:
-            del self._sessions[id_]
+            self.remove(id_)
 
     def has(self, token: str) -> bool:
         """Return whether a browser is signed in with a token."""
-        self._drop_idle()
+        self.drop_idle()
         return any(session.token == token for session in self._sessions.values())
 
-    def _drop_idle(self) -> None:
+    def drop_idle(self) -> None:
+        """Sign browsers out that were idle for too long; asking for a session does so, too."""
         oldest = self._clock() - self._bounds.session_idle_s
         while self._sessions and next(iter(self._sessions.values())).used < oldest:
-            self._sessions.popitem(last=False)
+            self.remove(next(iter(self._sessions)))
