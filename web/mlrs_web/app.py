@@ -15,6 +15,7 @@ from mlrs_web.routes import health, models, pages, record, runs, session, stream
 from mlrs_web.routes.answers import HANDLERS
 from mlrs_web.security.headers import SecurityHeaders
 from mlrs_web.security.hosts import AllowedHosts
+from mlrs_web.security.origin import OwnPages
 from mlrs_web.settings import Settings
 
 TIDY_EVERY_S = 60.0
@@ -45,7 +46,7 @@ def make_app(settings: Settings) -> tuple[ASGIApp, Hub]:
     )
     app.state.access, app.state.hub = access, hub
     # Around everything, as Starlette answers defects outside of its own middleware.
-    return SecurityHeaders(AllowedHosts(app, settings)), hub
+    return SecurityHeaders(AllowedHosts(OwnPages(app), settings)), hub
 
 
 async def _tidy(access: Access) -> None:
