@@ -158,7 +158,7 @@ def _settings(
         key_file=daemon.key_file,
         server_name=daemon.server_name,
     )
-    return Settings(
+    settings = Settings(
         target=shown.target,
         address=shown.address,
         keeps_daemon=shown.is_ours,
@@ -171,6 +171,17 @@ def _settings(
         insecure=insecure,
         demo=demo,
     )
+    _check_hosts(settings)
+    return settings
+
+
+def _check_hosts(settings: Settings) -> None:
+    from mlrs_web.security.hosts import AllowedHostError, allowed_names
+
+    try:
+        allowed_names(settings)
+    except AllowedHostError as error:
+        raise click.BadParameter(str(error), param_hint="--allowed-host") from error
 
 
 def _failures() -> tuple[type[Exception], ...]:

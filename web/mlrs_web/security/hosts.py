@@ -7,6 +7,7 @@ there as its own. Its requests still carry its name, which is not an allowed one
 from __future__ import annotations
 
 import ipaddress
+import re
 
 from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse
@@ -16,6 +17,11 @@ from mlrs_web.security.exposure import is_any
 from mlrs_web.settings import Settings
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+NAME = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
+
+
+class AllowedHostError(ValueError):
+    """An allowed host is none that a browser would name."""
 
 
 def name_of(host_header: str) -> str:
@@ -28,16 +34,31 @@ def name_of(host_header: str) -> str:
 
 
 def allowed_names(settings: Settings) -> frozenset[str]:
-    """Return the names of the settings, and of loopback. `*` among them allows every name."""
-    given = {name_of(name) if name != "*" else name for name in settings.allowed_hosts}
+    """Return the names of the settings, and of loopback. `*` among them allows every name.
+
+    Raises:
+        AllowedHostError: one of them is malformed.
+    """
+    given = {_given(name) for name in settings.allowed_hosts}
     own = set() if is_any(settings.host) else {settings.host.lower()}
     return LOOPBACK | given | own
+
+
+def _given(host: str) -> str:
+    name = name_of(host)
+    if host == "*" or NAME.fullmatch(name) or _is_address(name):
+        return "*" if host == "*" else name
+    raise AllowedHostError(
+        "--allowed-host must be a name as browsers show it, without https:// and without a path, such as "
+        f"runs.acme.org, or [fd00::7]; is {host!r}"
+    )
 
 
 class AllowedHosts:
     """Refuses requests under any other name."""
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        """Raises `AllowedHostError`."""
         self._app = app
         self._names = allowed_names(settings)
         self._takes_addresses = is_any(settings.host)  # a stranger's name is never an address
