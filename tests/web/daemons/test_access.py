@@ -6,7 +6,7 @@ import pytest
 
 from mlrs.errors import UnavailableError
 from mlrs_web.daemons import access as module
-from mlrs_web.daemons.access import Access, SignInError
+from mlrs_web.daemons.access import Access, NoTokensError, SignInError
 from mlrs_web.settings import Settings
 from tests.support.daemon import Daemon
 
@@ -18,7 +18,7 @@ async def test_beyond_this_machine_nobody_is_let_in_without_a_token(daemon: Daem
     access = Access(Settings(target=(daemon.address,), listen=OPEN))
     with pytest.raises(SignInError, match="sign in"):
         access.of(None)
-    with pytest.raises(SignInError, match="the daemon has no tokens"):
+    with pytest.raises(NoTokensError, match=r"the daemon has no tokens.*mlrs tokens create"):
         await access.admit("anything")
     assert len(access.sessions) == 0
     await access.close()
@@ -36,14 +36,14 @@ async def test_connections_that_nobody_uses_are_closed(
 ) -> None:
     """A connection of a browser that has signed out is closed after a while, and no other."""
     access = Access(Settings(target=(daemon.address,)))
-    id_ = await access.admit("a")
+    id_ = access.sessions.add("a")
     connection = access.of(id_)
     monkeypatch.setattr(module, "UNUSED_S", -1.0)
     await access.tidy()
     assert access.of(id_) is connection
     access.sessions.remove(id_)
     await access.tidy()
-    assert access.of(await access.admit("a")) is not connection
+    assert access.of(access.sessions.add("a")) is not connection
     await access.close()
 
 

@@ -143,6 +143,16 @@ def test_what_is_no_token_of_the_daemon_is_refused(shown: Dashboard, body: str, 
     assert "wrong" not in answer.json["error"]["message"]
 
 
+def test_there_is_nothing_to_sign_in_to_without_tokens(dashboard: Dashboard) -> None:
+    """Where the daemon has no tokens, any string would do, so none signs a browser in."""
+    running = dashboard.browser()
+    answer = running.sign_in("anything")
+    assert answer.status == 409
+    assert answer.json["error"]["message"] == "the daemon has no tokens: nothing to sign in to"
+    assert running.cookie == ""
+    assert running.get("/api/session").json["dashboard"]["sessions"] == 0
+
+
 def test_a_revoked_token_signs_its_browsers_out(guarded: Guarded, shown: Dashboard) -> None:
     """When a token is revoked, streams of its browsers end, and they have to sign in again."""
     token, made = guarded.file.create(tenant="acme", role=Role.ADVISE, name="", lifetime_s=None)

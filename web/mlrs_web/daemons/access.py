@@ -16,10 +16,18 @@ from mlrs_web.settings import Settings
 
 UNUSED_S = 600.0
 """How long a connection of a token that nobody is signed in with is kept, in seconds."""
+NOTHING = "the daemon has no tokens: nothing to sign in to"
+CLOSED = (
+    "; as other machines can reach this dashboard, it shows nothing until there are (`mlrs tokens create`)"
+)
 
 
 class SignInError(Exception):
     """The browser has to sign in."""
+
+
+class NoTokensError(Exception):
+    """The daemon has no tokens, and lets everyone in who can reach it."""
 
 
 class Access:
@@ -59,17 +67,14 @@ class Access:
         """Sign a browser in; return the session's id.
 
         Raises:
-            SignInError: the daemon has no tokens, and the dashboard is open to other machines.
+            NoTokensError: the daemon takes any token, as it has none.
             MlrsError: the daemon does not accept the token, or does not answer.
         """
-        if self._must_sign_in and not await self.anonymous().wants_token():
-            raise SignInError(
-                "other machines can reach this dashboard, and the daemon has no tokens (`mlrs tokens "
-                "create`) by which it could be closed to strangers"
-            )
         daemon = self._daemon(token)
         try:
             await daemon.advisor.daemon()
+            if not await self.anonymous().wants_token():
+                raise NoTokensError(NOTHING + (CLOSED if self._must_sign_in else ""))
         except BaseException:
             if not self.sessions.has(token):
                 await self._forget(daemon)

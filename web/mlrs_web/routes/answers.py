@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from mlrs import errors
-from mlrs_web.daemons.access import SignInError
+from mlrs_web.daemons.access import NoTokensError, SignInError
 from mlrs_web.live.hub import TooManyStreamsError
 from mlrs_web.security.headers import API
 from mlrs_web.views.plain import encoded
@@ -19,6 +19,7 @@ KINDS: list[tuple[type[Exception], int, str]] = [
     (errors.InvalidArgumentError, 400, "invalid"),
     (errors.UnauthenticatedError, 401, "unauthenticated"),
     (SignInError, 401, "unauthenticated"),
+    (NoTokensError, 409, "invalid"),
     (errors.PermissionDeniedError, 403, "forbidden"),
     (errors.RunNotFoundError, 404, "not_found"),
     (errors.ModelNotFoundError, 404, "not_found"),
@@ -72,6 +73,7 @@ async def on_http(request: Request, error: Any) -> Response:
 HANDLERS: dict[type[Exception], Callable[[Request, Exception], Awaitable[Response]]] = {
     errors.MlrsError: on_failure,
     SignInError: on_failure,
+    NoTokensError: on_failure,
     TooManyStreamsError: on_failure,
     HTTPException: on_http,
     Exception: on_failure,  # a defect, which uvicorn logs
