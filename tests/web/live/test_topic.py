@@ -51,16 +51,17 @@ async def take(follower: Follower) -> list[tuple[str, bytes]]:
 async def test_one_poll_serves_all_pages() -> None:
     """Two pages get the same events from the same polls; polls end with the last page."""
     hub, source = Hub(10), Counter()
-    one, other = Follower(), Follower()
-    with hub.followed("key", lambda: topic_of(source), one):
+    topic, one, other = topic_of(source), Follower(), Follower()
+    with hub.followed("key", lambda: topic, one):
         await one.begun
         with hub.followed("key", lambda: topic_of(Counter()), other):
             await other.begun
             assert (await take(one))[-1][1] == (await take(other))[-1][1] == str(source.polls).encode()
             assert hub.streams == 2
-    polls = source.polls
-    await asyncio.sleep(0.1)
-    assert source.polls == polls
+    assert topic._task is not None
+    with pytest.raises(asyncio.CancelledError):
+        async with asyncio.timeout(10.0):
+            await topic._task
     assert hub.streams == 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -157,8 +158,10 @@ def test_a_revoked_token_signs_its_browsers_out(guarded: Guarded, shown: Dashboa
     """When a token is revoked, streams of its browsers end, and they have to sign in again."""
     token, made = guarded.file.create(tenant="acme", role=Role.ADVISE, name="", lifetime_s=None)
     running = shown.browser()
+    until = time.monotonic() + 20.0
     while running.sign_in(token).status != 204:  # the daemon reads the file every two seconds
-        pass
+        assert time.monotonic() < until
+        time.sleep(0.05)
     with running.follow("/api/live-runs") as events:
         assert events.until("runs")["runs"]
         guarded.file.revoke(made.id)
