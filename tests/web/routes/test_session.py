@@ -63,6 +63,7 @@ def test_a_browser_sees_what_its_token_may(guarded: Guarded, shown: Dashboard) -
     assert (refused.status, refused.json["error"]["code"]) == (401, "unauthenticated")
     session = acme.get("/api/session").json
     assert (session["signed_in"], session["tokens_required"], session["daemon"]) == (False, True, None)
+    assert set(session) == {"signed_in", "tokens_required", "daemon", "demo", "dashboard"}
 
     answer = acme.sign_in(guarded.tokens["acme"])
     assert answer.status == 204

@@ -45,6 +45,6 @@ def test_health(dashboard: Dashboard) -> None:
     assert len(latency["counts"]) == len(latency["upper_bounds_s"]) + 1
     assert status["store"]["engine"] == "sqlite"
     assert [replica["answering"] for replica in status["replicas"]] == [True]
-    assert health["checks"] == {"serves": True, "store": True}
+    assert health["checks"] == {"store": True}
     with dashboard.follow("/api/live-health") as events:
         assert set(events.until("health")["status"]) == set(status)

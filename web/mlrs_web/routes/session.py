@@ -34,7 +34,6 @@ async def show(request: Request) -> Response:
         {
             "signed_in": is_signed_in or access.settings.has_own_access,
             "tokens_required": is_refused or is_signed_in or access.settings.has_own_access,
-            "tenant": None,
             "daemon": daemon,
             "demo": access.settings.demo,
             "dashboard": _dashboard(access, request),

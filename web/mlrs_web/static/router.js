@@ -4,7 +4,6 @@
  * @typedef {object} Session
  * @property {boolean} signed_in
  * @property {boolean} tokens_required
- * @property {string | null} tenant
  * @property {{address: string, version: string, start_time: number, exit_after_idle_s: number | null} | null} daemon
  * @property {boolean} demo
  * @property {{version: string, memory_bytes: number, memory_limit_bytes: number}} dashboard

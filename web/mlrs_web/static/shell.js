@@ -83,13 +83,12 @@ export function buildShell() {
 
 /** @param {import("./router.js").Session} session */
 function daemonWords(session) {
-  const { daemon, tenant } = session;
+  const { daemon } = session;
   const leave = async () => {
     await signOut();
     go("/sign-in");
   };
   return [
-    tenant ? h("span", { class: "tenant", title: "The tenant whose runs are shown" }, tenant) : null,
     daemon
       ? h(
           "span",

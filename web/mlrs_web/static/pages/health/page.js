@@ -15,7 +15,7 @@ import { addPoll, emptyRates } from "./rates.js";
 /** @typedef {import("./rates.js").Status} Status */
 
 /** @type {Record<string, string>} */
-const CHECKS = { serves: "the daemon answers", store: "the store works" };
+const CHECKS = { store: "the store works" };
 
 /** @param {import("../../types.js").Page} page */
 export async function show({ root, signal, session, setTitle }) {
