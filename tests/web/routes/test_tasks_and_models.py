@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+
+import pytest
+
+from mlrs.types import TaskInfo
+from mlrs_web.routes.tasks import first
 from tests.support.dashboard import Dashboard
 
 
@@ -9,7 +16,7 @@ def test_tasks(dashboard: Dashboard) -> None:
     """A task is listed, and its page has its runs and what the next one would be told."""
     listed = dashboard.get("/api/tasks").json
     assert [(task["name"], task["runs"]) for task in listed["tasks"]] == [("letters", 1)]
-    assert dashboard.get("/api/tasks", cursor="letters").json == {"tasks": [], "cursor": None}
+    assert (listed["cursor"], listed["truncated"]) == (None, False)
     task = dashboard.get("/api/task", name="letters").json
     assert task["task"] == "letters"
     assert task["measure"] == "training_loss"
@@ -18,6 +25,22 @@ def test_tasks(dashboard: Dashboard) -> None:
     assert past["measured"] == past["training_loss"]
     assert task["next"]["why"]
     assert dashboard.get("/api/task", name="none").status == 404
+
+
+@pytest.mark.parametrize(("there_are", "is_truncated"), [(0, False), (3, False), (4, True), (9, True)])
+async def test_a_long_list_of_tasks_is_cut(there_are: int, is_truncated: bool) -> None:  # noqa: FBT001 # a case
+    """Of more tasks than are listed the first ones are read, and that there are more is said."""
+    read = []
+
+    async def found() -> AsyncIterator[TaskInfo]:
+        for number in range(there_are):
+            read.append(number)
+            yield TaskInfo(name=str(number), runs=1, update_time=datetime.fromtimestamp(0, UTC))
+
+    taken, truncated = await first(found(), 3)
+    assert [task.name for task in taken] == ["0", "1", "2"][:there_are]
+    assert truncated is is_truncated
+    assert len(read) == min(there_are, 4)
 
 
 def test_models(dashboard: Dashboard) -> None:

@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from mlrs.types import TaskInfo
 from mlrs_web.routes import answers
 from mlrs_web.routes.asking import asked, text
 from mlrs_web.views import tasks
 
-PAGE = 200
+MOST = 1000
+"""The most tasks that are listed."""
 
 
 async def listing(request: Request) -> Response:
-    """List tasks by name; the cursor is the last name of the page before."""
-    after, found = request.query_params.get("cursor", ""), []
+    """List the first tasks by name, and say whether there are more."""
     with asked(request) as daemon:
-        async for task in daemon.advisor.tasks():
-            if task.name > after:
-                found.append(task)
-            if len(found) > PAGE:
-                break
-    cursor = found[PAGE - 1].name if len(found) > PAGE else None
-    return answers.json({"tasks": [tasks.task(each) for each in found[:PAGE]], "cursor": cursor})
+        found, is_truncated = await first(daemon.advisor.tasks(), MOST)
+    listed = [tasks.task(each) for each in found]
+    return answers.json({"tasks": listed, "cursor": None, "truncated": is_truncated})
+
+
+async def first(found: AsyncIterator[TaskInfo], most: int) -> tuple[list[TaskInfo], bool]:
+    """Return so many tasks at most, and whether there are more."""
+    taken: list[TaskInfo] = []
+    async for task in found:
+        if len(taken) == most:
+            return taken, True
+        taken.append(task)
+    return taken, False
 
 
 async def one(request: Request) -> Response:

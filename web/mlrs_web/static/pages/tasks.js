@@ -13,19 +13,8 @@ import { timeNode } from "../view/times.js";
 /** @param {import("../types.js").Page} page */
 export async function show({ root, signal, setTitle }) {
   setTitle("Tasks");
-  /** @type {Task[]} */
-  let tasks = [];
-  /** @type {string | null} */
-  let cursor = null;
-  const box = h("div", {});
-  const more = h("button", { class: "button", onclick: () => void read() }, "More tasks");
-  async function read() {
-    const answer = await get("/api/tasks", { cursor }, signal);
-    tasks = [...tasks, ...answer.tasks];
-    cursor = answer.cursor;
-    fill(box, tasks.length ? list(tasks) : nothing(), cursor && more);
-  }
-  await read();
+  /** @type {{tasks: Task[], truncated: boolean}} */
+  const { tasks, truncated } = await get("/api/tasks", {}, signal);
   fill(
     root,
     h(
@@ -38,7 +27,8 @@ export async function show({ root, signal, setTitle }) {
         "A task is what is trained. The daemon remembers how its runs ended, and begins the next one better.",
       ),
     ),
-    box,
+    tasks.length ? list(tasks) : nothing(),
+    truncated ? h("p", { class: "quiet" }, "There are more. ", h("code", {}, "mlrs tasks list"), " shows all.") : null,
   );
 }
 
