@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 from threading import Event
 from typing import Protocol, TypeVar, final
 
@@ -35,6 +34,8 @@ T = TypeVar("T")
 
 PAGE = 8192
 """Steps read from the store at a time."""
+PAGE_CHUNKS = 512
+"""The most chunks of a record that are read at a time: those of an active run may be of one step each."""
 
 
 class Replay:
@@ -111,8 +112,8 @@ class Reading(Protocol):
         """Return the network of a run that was stored last, if any."""
         ...
 
-    def read(self, key: int, first_step: int, limit: int) -> Observations:
-        """Return a run's record from a step on, at most `limit` steps."""
+    def read(self, key: int, first_step: int, limit: int, *, most_chunks: int | None = None) -> Observations:
+        """Return a run's record from a step on, as `Store.read` does."""
         ...
 
     def read_updates(self, key: int, first_step: int, limit: int) -> Sequence[MetaUpdate]:
@@ -135,9 +136,9 @@ class StoreThreadReading:
         """Return the network of a run that was stored last, if any."""
         return self._ask(lambda: self.store.network(key))
 
-    def read(self, key: int, first_step: int, limit: int) -> Observations:
-        """Return a run's record from a step on, at most `limit` steps."""
-        return self._ask(lambda: self.store.read(key, first_step, limit))
+    def read(self, key: int, first_step: int, limit: int, *, most_chunks: int | None = None) -> Observations:
+        """Return a run's record from a step on, as `Store.read` does."""
+        return self._ask(lambda: self.store.read(key, first_step, limit, most_chunks=most_chunks))
 
     def read_updates(self, key: int, first_step: int, limit: int) -> Sequence[MetaUpdate]:
         """Return a run's meta updates of so many steps from a step on, in their order."""
@@ -262,17 +263,23 @@ def _record_pages(
 ) -> Iterator[tuple[Observations, Sequence[MetaUpdate]]]:
     """Yield a run's record of [first, end) in pages, each with its updates, for `Replay.feed`.
 
+    A page ends where a chunk does, so that none is read twice, whatever its size.
+
     With `adapted`, the update of the step before the first is in already.
     """
     before = first if adapted or not first else first - 1
-    starts = [*range(first, end, PAGE), end]
-    for start, stop in pairwise(starts) if first < end else [(first, first)]:
-        record = store.read(run.key, start, stop - start) if stop > start else NO_RECORD
-        if len(record) < stop - start:
-            raise record_lacking(run.run_id, start + len(record))
-        in_meta_mode = run.config.meta is not None
-        yield record, store.read_updates(run.key, before, stop - before) if in_meta_mode else ()
-        before = stop
+    in_meta_mode = run.config.meta is not None
+    while True:
+        record, left = NO_RECORD, max(end - first, 0)
+        if left:
+            record = store.read(run.key, first, min(PAGE, left), most_chunks=PAGE_CHUNKS).cut(0, left)
+            if not len(record):
+                raise record_lacking(run.run_id, first)
+        first += len(record)
+        yield record, store.read_updates(run.key, before, first - before) if in_meta_mode else ()
+        before = first
+        if first >= end:
+            return
 
 
 def _unfinished(snapshot: RunSnapshot) -> RunSnapshot:

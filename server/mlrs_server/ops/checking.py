@@ -13,7 +13,7 @@ from mlrs_server.domain.run_snapshot import RunSnapshot
 from mlrs_server.domain.updates import MetaUpdate
 from mlrs_server.errors import AdvisorError, DamagedError
 from mlrs_server.live.policies import adaptive_policy_of, policy_of
-from mlrs_server.live.replay import PAGE, Replay, replayed_from, stored_network
+from mlrs_server.live.replay import PAGE, PAGE_CHUNKS, Replay, replayed_from, stored_network
 from mlrs_server.models.catalog import ModelCatalog
 from mlrs_server.storage import Observations, SqlStore, StoredRun
 from mlrs_server.storage.codec import check_network
@@ -117,7 +117,7 @@ def _check_record(store: SqlStore, run: StoredRun, replay: Replay | None) -> tup
     """Read a run's record, and replay it if `replay` is given; return its number of steps, and its damage."""
     steps, last, differs = 0, None, None
     try:
-        while len(record := store.read(run.key, steps, PAGE)):
+        while len(record := store.read(run.key, steps, PAGE, most_chunks=PAGE_CHUNKS)):
             updates = store.read_updates(run.key, steps, len(record))
             if replay is not None and differs is None:
                 differs = _first_difference(replay.feed(record.losses, updates, record.extras), record, steps)

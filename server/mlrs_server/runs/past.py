@@ -14,7 +14,7 @@ from mlrs_server.domain.extras import LOSS
 from mlrs_server.domain.ledger import RunStatus
 from mlrs_server.errors import DamagedError, record_lacking
 from mlrs_server.live.policies import model_ref
-from mlrs_server.live.replay import PAGE
+from mlrs_server.live.replay import PAGE, PAGE_CHUNKS
 from mlrs_server.storage import NewRun, Store, StoredRun
 from mlrs_server.tenancy import bare
 
@@ -117,7 +117,9 @@ def _measured(store: Store, run: StoredRun, steps: int) -> tuple[float | None, f
     last = steps - max(math.ceil(steps * TRAINING_SHARE), 1)
     step, losses, validation = steps - math.ceil(steps * VALIDATION_SHARE), list[np.ndarray](), None
     while step < steps:
-        if not len(record := store.read(run.key, step, min(PAGE, steps - step))):
+        left = steps - step
+        record = store.read(run.key, step, min(PAGE, left), most_chunks=PAGE_CHUNKS).cut(0, left)
+        if not len(record):
             raise record_lacking(run.run_id, step)  # or another replica has rewound or deleted it
         losses.append(record.losses[max(last - step, 0) :])
         told = record.extras.values[:, LOSS]

@@ -16,7 +16,7 @@ from mlrs_server.errors import (
     run_not_found,
 )
 from mlrs_server.live.live_runs import LiveRuns
-from mlrs_server.live.replay import PAGE
+from mlrs_server.live.replay import PAGE, PAGE_CHUNKS
 from mlrs_server.live.stored_runs import StoredRuns
 from mlrs_server.live.views import RunView, view_of
 from mlrs_server.runs.watchers import Watchers
@@ -108,13 +108,14 @@ class RunRecords:
                 view = await self.get(run_id)
             yield view, from_step, NO_RECORD
             sent = max(from_step - 1, 0)  # the first step whose meta update was not sent yet
+            stretches = _Stretches(self._stored)
             while True:
                 watcher.grown.clear()
-                watcher.rewound = False
+                anew, watcher.rewound = watcher.rewound, False
                 sent = min(sent, watcher.step)  # the updates that a rewind dropped are sent again, too
                 stored = await self._stored.get_durable(run_id)
                 first, end = watcher.step, stored.snapshot.next_step
-                record = await self._stored.in_store(partial(_read, stored.key, first))
+                record = await stretches.read(stored.key, first, anew=anew)
                 updates = await self._updates(stored, max(sent, first - 1), first + len(record))
                 if watcher.gone:
                     raise run_not_found(run_id)
@@ -142,5 +143,20 @@ class RunRecords:
         return await self._stored.in_store(lambda store: store.read_updates(stored.key, first, end - first))
 
 
+class _Stretches:
+    """Reads a record in stretches that fit into messages: each chunk once, which may be larger than those."""
+
+    def __init__(self, stored: StoredRuns) -> None:
+        self._stored = stored
+        self._ahead = NO_RECORD
+
+    async def read(self, key: int, first: int, *, anew: bool) -> Observations:
+        """Return the steps from `first` on, which follow those of the last call unless they are read anew."""
+        if anew or not len(self._ahead):
+            self._ahead = await self._stored.in_store(partial(_read, key, first))
+        stretch, self._ahead = self._ahead.cut(0, PAGE), self._ahead.cut(PAGE, len(self._ahead))
+        return stretch
+
+
 def _read(key: int, first: int, store: Store) -> Observations:
-    return store.read(key, first, PAGE)
+    return store.read(key, first, PAGE, most_chunks=PAGE_CHUNKS)

@@ -17,7 +17,7 @@ from mlrs_server.domain.run_events import RecordedEvent, RunEventKind
 from mlrs_server.domain.summaries import Buckets, Summary, width_for
 from mlrs_server.domain.updates import MetaUpdate
 from mlrs_server.errors import DamagedError, record_lacking
-from mlrs_server.live.replay import PAGE
+from mlrs_server.live.replay import PAGE, PAGE_CHUNKS
 from mlrs_server.live.stored_runs import StoredRuns, required
 from mlrs_server.live.views import RunView
 from mlrs_server.runs.open_request import check_batch
@@ -30,8 +30,6 @@ MOST_BUCKETS = 4096
 """The most buckets of a summary."""
 MOST_STEPS = 2**20
 """The most steps that a call reads: a multiple of every width."""
-PAGE_CHUNKS = 512
-"""The most chunks of a record that are read at a time: those of an active run may be of one step each."""
 PAGE_BUCKETS = 512
 """The most buckets whose meta updates are read at a time."""
 

@@ -178,7 +178,10 @@ async def test_a_recovery_that_nobody_waits_for_reads_no_more(
     """A call that goes away leaves its recovery without the store: it may be closed by then."""
     monkeypatch.setattr(replay, "PAGE", 10)
     async with harness(tmp_path / "d", model_file) as before:
-        await (await learning(before)).go(LOSSES[:40].tolist())
+        run = await learning(before)
+        for first in range(0, 40, 10):
+            await run.go(LOSSES[first : first + 10].tolist(), first)
+            await before.live.journal.flush()
     held = Held(monkeypatch)
     async with harness(tmp_path / "d", model_file) as there:
         stored = await there.stored.get("run")
