@@ -28,7 +28,7 @@ from mlrs.transport.access import TLS, access_of
 from mlrs.transport.aio_connection import Connection
 from mlrs.values import arguments as check
 from mlrs.values.alias_types import AliasChange
-from mlrs.values.daemon_types import DaemonInfo, DaemonStatus, RankStatus
+from mlrs.values.daemon_types import DaemonInfo, DaemonStatus
 from mlrs.values.meta_types import Adaptation
 from mlrs.values.notes import Order
 from mlrs.values.options import (
@@ -45,7 +45,7 @@ from mlrs.values.task_types import TaskInfo
 from mlrs.values.types import ModelInfo, RecordChunk, RunInfo, RunPage, RunStatus
 from mlrs.wire import calls
 from mlrs.wire.alias_calls import list_alias_changes
-from mlrs.wire.daemon_calls import get_daemon, get_daemon_status, get_rank_status
+from mlrs.wire.daemon_calls import get_daemon, get_daemon_status
 from mlrs.wire.list_calls import RunListing, run_page, update_run
 from mlrs.wire.meta_calls import adapt, adapt_gradients
 from mlrs.wire.record_calls import list_events, sample, summarize
@@ -190,7 +190,7 @@ class Advisor(AdvisorView[Connection]):
         return await self._invoke(update_run(id, set_tags, remove_tags, note))
 
     async def get_run(self, id: str) -> RunInfo:  # noqa: A002 # what users call it
-        """Return a run."""
+        """Return a run, with its ranks at present."""
         return await self._invoke(calls.get_run(id))
 
     async def get_search(self, id: str) -> Search:  # noqa: A002 # what users call it
@@ -283,10 +283,6 @@ class Advisor(AdvisorView[Connection]):
     async def status(self) -> DaemonStatus:
         """Return how the daemon is."""
         return await self._invoke(get_daemon_status())
-
-    async def rank_status(self, id: str) -> RankStatus | None:  # noqa: A002 # what users call it
-        """Return the ranks of a run at present. See `mlrs.Advisor.rank_status`."""
-        return await self._invoke(get_rank_status(id))
 
     async def adapt(
         self,

@@ -9,12 +9,11 @@ from mlrs.values.daemon_types import (
     DaemonInfo,
     DaemonStatus,
     LatencyHistogram,
-    RankMisses,
-    RankStatus,
     ReplicaInfo,
     StoreStatus,
 )
 from mlrs.values.meta_types import Adaptation, MetaOrder, MetaOutcome, MetaRecord, MetaScope, MetaStatus
+from mlrs.values.rank_types import RankMisses, RankStatus
 from mlrs.values.record_types import RecordSample, RecordSummary, RunEvent, RunEventKind
 from mlrs.values.search_types import FinishedTrial, FoundRate, Search, Trial
 from mlrs.values.signals import SignalRecord, Signals, ValidationRecord

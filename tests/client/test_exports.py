@@ -186,7 +186,7 @@ def test_asyncio_waits_by_await() -> None:
     waiting = {
         "Advisor": (
             *("close", "delete_run", "forget_task", "get_run", "get_search", "model", "task"),
-            *("alias_changes", "daemon", "rank_status", "status"),
+            *("alias_changes", "daemon", "status"),
             *("run_events", "samples", "summary"),
         ),
         "Run": ("adapt", "finish", "next_lr", "search"),

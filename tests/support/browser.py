@@ -36,7 +36,7 @@ ARGUMENTS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-PATIENCE_MS = 20_000
+PATIENCE_MS = 60_000
 """How long a page may take to show something, in milliseconds; other processes share the cores."""
 VIOLATIONS = """addEventListener("securitypolicyviolation", (event) => console.error(
     `violates the policy ${event.violatedDirective}: ${event.blockedURI} at ${event.sourceFile}`))"""

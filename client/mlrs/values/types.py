@@ -21,6 +21,7 @@ from mlrs.values.checks import (
     whole,
 )
 from mlrs.values.meta_types import Meta, MetaRecord, MetaStatus
+from mlrs.values.rank_types import RankStatus
 from mlrs.values.search_types import FoundRate
 from mlrs.values.signals import SignalRecord, ValidationRecord
 from mlrs.values.task_types import Recalled
@@ -257,6 +258,9 @@ class RunInfo:
     note: str = ""
     """A note of its owner, for people: plain text. It and the tags come from whoever may change the run; show
     them as text, never as markup."""
+    ranks: RankStatus | None = None
+    """Its ranks at present, which only `get_run` reads. `None`: it has none, or the daemon that answers does
+    not have it in memory."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,7 @@ The threaded and the asyncio client both send these.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from mlrs.values.types import ModelInfo, RunConfig, RunInfo
 from mlrs.wire import convert
 from mlrs.wire.list_calls import Page
 from mlrs.wire.memory_convert import explored_to_proto
+from mlrs.wire.rank_convert import ranks_from_proto
 from mlrs_proto import v1 as pb
 
 MAX_BATCH = 1000
@@ -108,8 +110,8 @@ def _opened(response: pb.OpenRunResponse) -> OpenedRun:
 
 
 def get_run(run_id: object) -> Call[RunInfo]:
-    """Read a run."""
-    return Call("GetRun", pb.GetRunRequest(run_id=check.run_id(run_id)), _run)
+    """Read a run, with its ranks."""
+    return Call("GetRun", pb.GetRunRequest(run_id=check.run_id(run_id)), _ranked_run)
 
 
 def finishing(
@@ -186,3 +188,7 @@ def watch_run(run_id: object, from_step: object, follow: object) -> pb.WatchRunR
 
 def _run(response: Any) -> RunInfo:
     return convert.run_from_proto(response.run)
+
+
+def _ranked_run(response: pb.GetRunResponse) -> RunInfo:
+    return dataclasses.replace(_run(response), ranks=ranks_from_proto(response))

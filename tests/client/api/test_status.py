@@ -74,7 +74,7 @@ async def test_the_daemon_says_how_it_is(client: Any, running: Daemon) -> None:
 
 
 async def test_ranks_that_were_missing_are_told(client: Any) -> None:
-    """`rank_status` says who was missing; a run without ranks has none."""
+    """`get_run` says who was missing, and a list does not; a run without ranks has none."""
     run_id = f"ranked-{type(client).__module__}"
     options = {"rank": 1, "world_size": 2, "straggler_timeout_s": 0.02, "quorum": 0.5}
     run = await opened(client, run_id, horizon=9, **options)
@@ -82,9 +82,10 @@ async def test_ranks_that_were_missing_are_told(client: Any) -> None:
     expected = RankStatus(
         world_size=2, step=1, reported=0, missing=(), waiting_s=None, misses=(RankMisses(rank=0, steps=1),)
     )
-    assert await done(client.rank_status(run_id)) == expected
+    assert (await done(client.get_run(run_id))).ranks == expected
+    assert [run.ranks for run in (await done(client.run_page(prefix=run_id))).runs] == [None]
     await opened(client, f"plain-{run_id}")
-    assert await done(client.rank_status(f"plain-{run_id}")) is None
+    assert (await done(client.get_run(f"plain-{run_id}"))).ranks is None
 
 
 async def test_an_alias_has_a_history(client: Any, running: Daemon) -> None:

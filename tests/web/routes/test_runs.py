@@ -114,6 +114,25 @@ def test_a_run_with_what_belongs_to_it(dashboard: Dashboard) -> None:
     assert "the first run of its task" in remembered["why"]
 
 
+def test_the_ranks_of_a_run(daemon: Daemon, dashboard: Dashboard) -> None:
+    """A run that ranks share says how many have reported its step, and which were missing before."""
+    with mlrs.connect(daemon.address, timeout_s=20) as advisor:
+        options = {"rank": 1, "world_size": 2, "straggler_timeout_s": 0.02, "quorum": 0.5}
+        run = open_run(advisor, "ranked", horizon=9, **options)
+        try:
+            run.next_lr(0, 1.0)
+            assert dashboard.get("/api/run", id="ranked").json["ranks"] == {
+                "world_size": 2,
+                "step": 1,
+                "reported": 0,
+                "missing": [],
+                "waiting_s": None,
+                "misses": [{"rank": 0, "steps": 1}],
+            }
+        finally:
+            advisor.delete_run("ranked")
+
+
 def test_numbers_that_are_none_are_null(dashboard: Dashboard) -> None:
     """NaN is no JSON: where a loss is not finite, it is null."""
     assert dashboard.get("/api/run", id="held").json["run"]["last_loss"] is None

@@ -62,10 +62,9 @@ async def one(request: Request) -> Response:
     with asked(request) as daemon:
         advisor = daemon.advisor
         info = await advisor.get_run(id_)
-        happened, search, ranks = await asyncio.gather(
+        happened, search = await asyncio.gather(
             _unless(advisor.run_events(id_), (), NotBuiltError),
             _search(advisor, info),
-            _unless(advisor.rank_status(id_), None, NotBuiltError),
         )
     daemon.saw(info)
     answer: dict[str, Any] = {
@@ -74,7 +73,7 @@ async def one(request: Request) -> Response:
         "why": runs.why(info.config),
         "events": [runs.event(each) for each in happened],
         "search": None if search is None else runs.search(search),
-        "ranks": None if ranks is None else runs.ranks(ranks),
+        "ranks": None if info.ranks is None else runs.ranks(info.ranks),
     }
     return answers.json(answer)
 
