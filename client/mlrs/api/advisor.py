@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 from mlrs.api.pushing import pushed
+from mlrs.api.reading import Reading
 from mlrs.api.run import Run
 from mlrs.api.views import AdvisorView
 from mlrs.local.target import target_of
@@ -16,30 +17,17 @@ from mlrs.protocol.routing import Call
 from mlrs.transport.access import TLS, access_of
 from mlrs.transport.connection import Connection
 from mlrs.values import arguments as check
-from mlrs.values.alias_types import AliasChange
-from mlrs.values.daemon_types import DaemonInfo, DaemonStatus
 from mlrs.values.meta_types import Adaptation
-from mlrs.values.notes import Order
 from mlrs.values.options import (
     DEFAULT_TIMEOUT_S,
-    RECORD_TIMEOUT_S,
     UPLOAD_TIMEOUT_S,
     RunOptions,
     SweepOptions,
 )
-from mlrs.values.record_types import RecordSample, RecordSummary, RunEvent
-from mlrs.values.search_types import Search
-from mlrs.values.task_memory import TaskMemory
-from mlrs.values.task_types import TaskInfo
-from mlrs.values.types import ModelInfo, RecordChunk, RunInfo, RunPage, RunStatus
-from mlrs.wire import calls
-from mlrs.wire.alias_calls import list_alias_changes
-from mlrs.wire.daemon_calls import get_daemon, get_daemon_status
-from mlrs.wire.list_calls import RunListing, run_page, update_run
+from mlrs.values.types import RecordChunk, RunInfo
+from mlrs.wire.list_calls import update_run
 from mlrs.wire.meta_calls import adapt, adapt_gradients
-from mlrs.wire.record_calls import list_events, sample, summarize
-from mlrs.wire.search_calls import get_search
-from mlrs.wire.task_calls import forget_task, get_task, list_tasks
+from mlrs.wire.task_calls import forget_task
 from mlrs.wire.unsent import default_folder
 
 if TYPE_CHECKING:
@@ -104,7 +92,7 @@ def connect_later() -> Advisor:
     return Advisor(Connection(found.known(), access, DEFAULT_TIMEOUT_S, default_folder()))
 
 
-class Advisor(AdvisorView[Connection]):
+class Advisor(AdvisorView[Connection], Reading):
     """A connection to a daemon. May be shared by threads, and not by forked processes.
 
     Close it, or use it as a context manager. An advisor that is open when Python exits is closed then.
@@ -267,88 +255,6 @@ class Advisor(AdvisorView[Connection]):
         action = pushed(self._connection, path, id, timeout_s, keep=keep, rewind=rewind)
         return self._connection.act(action)
 
-    def runs(
-        self,
-        prefix: str = "",
-        status: RunStatus | str | None = None,
-        *,
-        contains: str = "",
-        model: str | None = None,
-        task: str | None = None,
-        tags: Mapping[str, str] | None = None,
-        order: Order | None = None,
-        newest_first: bool = False,
-        limit: int | None = None,
-    ) -> Iterator[RunInfo]:
-        """Iterate over the runs, each once.
-
-        Args:
-            prefix: only runs whose ids begin with this.
-            status: only runs of this status.
-            contains: only runs whose ids contain this.
-            model: only runs of this model: a name, or `name@digest` with at least 8 digits.
-            task: only runs of this task.
-            tags: only runs that have all of these tags with these values; an empty value: with any.
-            order: `id`, `recent` (by the time of their last stored observation, newest first) or `created`
-                (the newest run first). Default: by id.
-            newest_first: the same as `order="recent"`.
-            limit: at most this many. Default: all.
-        """
-        listing = RunListing(
-            limit,
-            newest_first=newest_first,
-            order=order,
-            prefix=prefix,
-            contains=contains,
-            status=status,
-            model=model,
-            task=task,
-            tags=tags,
-        )
-        while call := listing.next_call():
-            yield from listing.new_of(self._invoke(call))
-
-    def run_page(
-        self,
-        *,
-        size: int = 100,
-        cursor: str = "",
-        prefix: str = "",
-        contains: str = "",
-        status: RunStatus | str | None = None,
-        model: str | None = None,
-        task: str | None = None,
-        tags: Mapping[str, str] | None = None,
-        order: Order = "recent",
-    ) -> RunPage:
-        """Return one page of the runs, for lists that are shown page by page.
-
-        Args:
-            size: at most this many, 1 to 1000. A page may have fewer runs, also where it is not the last.
-            cursor: the `cursor` of the page before; empty: the first page.
-            prefix: only runs whose ids begin with this.
-            contains: only runs whose ids contain this.
-            status: only runs of this status.
-            model: only runs of this model: a name, or `name@digest` with at least 8 digits.
-            task: only runs of this task.
-            tags: only runs that have all of these tags with these values; an empty value: with any.
-            order: `recent`: by the time of the last stored observation, the newest first; `created`: the
-                newest run first; or `id`. It must be the same for all pages. By `recent`, a run that gets
-                observations while pages are read may come again.
-        """
-        call = run_page(
-            size,
-            cursor,
-            prefix=prefix,
-            contains=contains,
-            status=status,
-            model=model,
-            task=task,
-            tags=tags,
-            order=order,
-        )
-        return self._invoke(call)
-
     def update_run(
         self,
         id: str,  # noqa: A002 # what users call it
@@ -374,27 +280,6 @@ class Advisor(AdvisorView[Connection]):
         """
         return self._invoke(update_run(id, set_tags, remove_tags, note))
 
-    def get_run(self, id: str) -> RunInfo:  # noqa: A002 # what users call it
-        """Return a run, with its ranks at present. Raises `RunNotFoundError` if there is none."""
-        return self._invoke(calls.get_run(id))
-
-    def get_search(self, id: str) -> Search:  # noqa: A002 # what users call it
-        """Return a run's search: its trials, and what it found. Raises `NoSearchError` if it had none."""
-        return self._invoke(get_search(id))
-
-    def tasks(self) -> Iterator[TaskInfo]:
-        """Iterate over the tasks of which something is remembered, by name."""
-        token = ""
-        while True:
-            page = self._invoke(list_tasks(token))
-            yield from page.items
-            if not (token := page.next_token):
-                return
-
-    def task(self, name: str) -> TaskMemory:
-        """Return what is remembered of a task. Raises `TaskNotFoundError` if nothing is."""
-        return self._invoke(get_task(name))
-
     def forget_task(self, name: str) -> int:
         """Forget how the runs of a task ended; return how many were remembered. The runs stay.
 
@@ -410,104 +295,6 @@ class Advisor(AdvisorView[Connection]):
         """
         deleting = deleted(self._connection.session, check.run_id(id), self._connection.timeout_s)
         self._connection.perform(deleting, self._connection.timeout_s)
-
-    def watch(
-        self,
-        id: str,  # noqa: A002 # what users call it
-        from_step: int = 0,
-        *,
-        follow: bool = False,
-        timeout_s: float | None = None,
-    ) -> Iterator[RecordChunk]:
-        """Iterate over the record of a run.
-
-        Args:
-            id: the run's id.
-            from_step: the first step to return.
-            follow: whether to follow the run until it is finished. With several addresses, this continues at
-                the next step when another replica takes the run over.
-            timeout_s: the deadline of the whole stream, in seconds. Default: 60; with `follow`, none.
-        """
-        request = calls.watch_run(id, from_step, follow)
-        if timeout_s is None:
-            return self._connection.watch(request, None if follow else RECORD_TIMEOUT_S)
-        return self._connection.watch(request, check.timeout_s(timeout_s))
-
-    def summary(
-        self,
-        id: str,  # noqa: A002 # what users call it
-        *,
-        from_step: int = 0,
-        to_step: int | None = None,
-        max_buckets: int = 1000,
-        cursor: str = "",
-        timeout_s: float | None = None,
-    ) -> RecordSummary:
-        """Return a part of a run's record in buckets of steps, for a picture of it: any daemon can be asked.
-
-        It has the durable steps only. Its `cursor` leads on: to the rest of a long record, and later to what
-        is new, or has changed because the run was rewound.
-
-        Args:
-            id: the run's id.
-            from_step: the first step wanted; the first bucket may begin before it.
-            to_step: the step before which the part ends. Default: the end of the record.
-            max_buckets: at most so many buckets, 1 to 4096.
-            cursor: that of an earlier summary of this run, whose buckets it goes on with; `from_step` and
-                `max_buckets` then have no effect, and `to_step` is that one's.
-            timeout_s: the deadline, in seconds. Default: the advisor's.
-
-        Raises:
-            RunNotFoundError: there is no such run.
-            InvalidArgumentError: an argument is of a wrong type or range, or the cursor is none.
-        """
-        call = summarize(id, from_step, to_step, max_buckets, cursor)
-        return self._connection.invoke(call, self._limit_s(timeout_s))
-
-    def samples(
-        self, ids: Sequence[str], *, samples: int = 32, timeout_s: float | None = None
-    ) -> dict[str, RecordSample]:
-        """Return a few durable steps of up to 100 runs, by their ids, for small pictures of many runs.
-
-        They are evenly spaced, at most `samples` of each run, 2 to 128. Runs that do not exist are left out.
-        """
-        return self._connection.invoke(sample(ids, samples), self._limit_s(timeout_s))
-
-    def run_events(self, id: str, *, after: int = 0) -> tuple[RunEvent, ...]:  # noqa: A002 # as above
-        """Return what happened to a run besides its observations: who opened it again, rewinds, fallbacks.
-
-        A run keeps its newest 1000 events. Only those beyond the number `after` are returned, in order.
-        Raises `RunNotFoundError` if there is no such run.
-        """
-        return self._invoke(list_events(id, after))
-
-    def models(self) -> Iterator[ModelInfo]:
-        """Iterate over the models that runs can name."""
-        token = ""
-        while True:
-            page = self._invoke(calls.list_models(token))
-            yield from page.items
-            if not (token := page.next_token):
-                return
-
-    def model(self, name: str) -> ModelInfo:
-        """Return a model by name, alias or `name@digest`. Raises `ModelNotFoundError`."""
-        return self._invoke(calls.get_model(name))
-
-    def alias_changes(self, alias: str) -> tuple[AliasChange, ...]:
-        """Return the models that an alias has pointed at, the newest first, 100 at most.
-
-        Raises `ModelNotFoundError` if there is no such alias.
-        """
-        return self._invoke(list_alias_changes(alias))
-
-    def daemon(self) -> DaemonInfo:
-        """Return which daemon answers: its version, and since when it serves."""
-        return self._invoke(get_daemon())
-
-    def status(self) -> DaemonStatus:
-        """Return how the daemon is: its load, its store, and the replicas beside it."""
-        return self._invoke(get_daemon_status())
 
     def adapt(
         self,
@@ -534,7 +321,7 @@ class Advisor(AdvisorView[Connection]):
             MlrsError: as `Run.adapt`; the daemon's refusal where the run is not in meta mode.
         """
         call = adapt(id, step, alignment, validation_loss)
-        return self._connection.invoke(call, self._limit_s(timeout_s))
+        return self._invoke(call, timeout_s)
 
     def adapt_gradients(
         self,
@@ -581,5 +368,9 @@ class Advisor(AdvisorView[Connection]):
     ) -> None:
         self.close()
 
-    def _invoke(self, call: Call[T]) -> T:
-        return self._connection.invoke(call, self._connection.timeout_s)
+    def _invoke(self, call: Call[T], timeout_s: float | None = None) -> T:
+        limit_s = self._connection.timeout_s if timeout_s is None else check.timeout_s(timeout_s)
+        return self._connection.invoke(call, limit_s)
+
+    def _watched(self, request: Any, timeout_s: float | None) -> Iterator[RecordChunk]:
+        return self._connection.watch(request, timeout_s)

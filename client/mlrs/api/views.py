@@ -90,9 +90,6 @@ class AdvisorView(Generic[C]):
         deadline = self._connection.deadline(ledger.start.timeout_s)
         return opened(self._connection.session, ledger, deadline)
 
-    def _limit_s(self, timeout_s: float | None) -> float:
-        return self._connection.timeout_s if timeout_s is None else check.timeout_s(timeout_s)
-
 
 class RunsView(Generic[C, E]):
     """The common part of runs and sweeps."""
