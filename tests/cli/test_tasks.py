@@ -12,7 +12,6 @@ from click.testing import CliRunner, Result
 import mlrs
 from mlrs.types import TaskMemory
 from mlrs_cli.root import command
-from mlrs_cli.tasks.showing import clean
 from tests.support.daemon import Daemon, write_random_model
 
 TASK, STEPS = "cifar/resnet", 40
@@ -120,8 +119,3 @@ def test_forget_asks_first(daemon: Daemon) -> None:
     with mlrs.connect(daemon.address, timeout_s=20) as advisor:
         assert "other" not in [task.name for task in advisor.tasks()]
         assert advisor.get_run("three").status == "finished"
-
-
-def test_text_cannot_control_the_terminal() -> None:
-    """Characters that move the cursor or change colours are replaced."""
-    assert clean("a\x1b[31mb\r\n") == "a\ufffd[31mb\ufffd\ufffd"

@@ -13,8 +13,8 @@ from rich.text import Text
 
 from mlrs.types import DaemonInfo, DaemonStatus, LatencyHistogram, StoreStatus
 from mlrs_cli.root import DaemonAddress, connected, daemon_options, print_table
-from mlrs_cli.runs.listing import ago, plain
-from mlrs_cli.tasks.showing import clean
+from mlrs_cli.text import shown
+from mlrs_cli.values import ago, plain
 
 
 @click.command()
@@ -37,7 +37,7 @@ def status(daemon: DaemonAddress, *, as_json: bool) -> None:
         return
     table = Table("what", Column("now", overflow="fold"), show_header=False)
     for name, value in _facts(info, now):
-        table.add_row(name, Text(clean(value)))
+        table.add_row(name, Text(shown(value)))
     print_table(table)
     print_table(_replicas(now))
 
@@ -90,7 +90,7 @@ def _replicas(now: DaemonStatus) -> Table:
     table = Table(Column("replica", overflow="fold"), "shards", "your unfinished runs", "lease")
     for replica in now.replicas:
         lease = "-" if replica.lease_until is None else _left(replica.lease_until - now.time)
-        address = f"{clean(replica.address)}{' *' if replica.answering else ''}"
+        address = f"{shown(replica.address)}{' *' if replica.answering else ''}"
         table.add_row(Text(address), str(replica.shards), str(replica.unfinished_runs), lease)
     return table
 

@@ -23,11 +23,12 @@ import mlrs
 from mlrs_cli.root import DaemonAddress, connected, daemon_options
 from mlrs_cli.runs.deleting import Deletion, Selection, age, by_status, plural
 from mlrs_cli.runs.list_command import STATUS, list_runs
-from mlrs_cli.runs.listing import facts_of, or_dash, plain, print_runs
+from mlrs_cli.runs.listing import facts_of, print_runs
 from mlrs_cli.runs.noting import note, tag, tags_text
 from mlrs_cli.runs.pushing import push
 from mlrs_cli.runs.searching import search
 from mlrs_cli.text import shown
+from mlrs_cli.values import or_dash, plain
 
 WAIT_S = 0.5
 """How often `watch --wait` looks for the run."""
@@ -213,8 +214,8 @@ def _delete_named(advisor: mlrs.Advisor, run_ids: Collection[str], *, dry_run: b
         print_runs(deletion.existing(run_ids), "table")
     else:
         if not yes:
-            shown = next(iter(run_ids)) if len(run_ids) == 1 else plural(len(run_ids))
-            click.confirm(f"Delete {shown} for good?", abort=True)
+            named = shown(next(iter(run_ids))) if len(run_ids) == 1 else plural(len(run_ids))
+            click.confirm(f"Delete {named} for good?", abort=True)
         deletion.named(run_ids)
     if deletion.counts["gone"]:
         sys.exit(1)

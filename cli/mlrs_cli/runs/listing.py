@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
-import datetime as dt
 import json
-import math
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -18,6 +15,7 @@ from rich.text import Text
 import mlrs
 from mlrs_cli.runs.noting import tags_text
 from mlrs_cli.text import shown
+from mlrs_cli.values import ago, or_dash, plain
 
 HEADINGS = ("run", "status", "steps", "loss", "LR", "policy", "stored")
 """The columns of a table, for people. Tags follow; in a terminal, only where a run has some."""
@@ -64,26 +62,6 @@ def _table(runs: Sequence[mlrs.types.RunInfo]) -> Table:
 def facts_of(run: mlrs.types.RunInfo) -> dict[str, Any]:
     """Return everything about a run but its record, for JSON."""
     return {name: plain(value) for name, value in vars(run).items()}
-
-
-def plain(value: Any) -> Any:
-    """Return a value as JSON has it; a non-finite number as a string."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if dataclasses.is_dataclass(value):
-        value = vars(value)
-    if isinstance(value, dict):
-        return {name: plain(inner) for name, inner in value.items() if inner is not None}
-    if isinstance(value, dt.datetime):
-        return value.isoformat()
-    if isinstance(value, tuple):
-        return [plain(inner) for inner in value]
-    return value if isinstance(value, (int, float, str, type(None))) else str(value)
-
-
-def or_dash(value: float | None, form: str) -> str:
-    """Return a number as text, or a dash where there is none yet."""
-    return "-" if value is None else format(value, form)
 
 
 def _print_array(rows: Iterator[str]) -> None:
@@ -137,12 +115,3 @@ def _values(run: mlrs.types.RunInfo) -> tuple[Any, ...]:
 def _policy(config: mlrs.types.RunConfig) -> str:
     """Return the name of a run's model or schedule."""
     return str(config.schedule.kind) if config.schedule else (config.model or "").partition("@")[0]
-
-
-def ago(time: dt.datetime) -> str:
-    """Return how long ago a time was, in its largest unit."""
-    seconds = max(0.0, (dt.datetime.now(dt.UTC) - time).total_seconds())
-    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= length:
-            return f"{seconds / length:.0f} {unit} ago"
-    return f"{seconds:.0f} s ago"

@@ -11,9 +11,10 @@ from rich.text import Text
 
 from mlrs_cli.root import DaemonAddress, connected, daemon_options, print_table
 from mlrs_cli.runs.deleting import plural
-from mlrs_cli.runs.listing import ago, plain
 from mlrs_cli.tasks.curve import curve_lines
-from mlrs_cli.tasks.showing import clean, facts_lines, runs_table
+from mlrs_cli.tasks.showing import facts_lines, runs_table
+from mlrs_cli.text import shown
+from mlrs_cli.values import ago, plain
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, with every digit.")
 
@@ -38,7 +39,7 @@ def list_tasks(daemon: DaemonAddress, *, as_json: bool) -> None:
         return
     table = Table(Column("task", overflow="fold"), "runs", "last ended")
     for task in found:
-        table.add_row(Text(clean(task.name)), str(task.runs), ago(task.update_time))
+        table.add_row(Text(shown(task.name)), str(task.runs), ago(task.update_time))
     print_table(table)
 
 
@@ -75,7 +76,7 @@ def show(name: str, daemon: DaemonAddress, *, as_json: bool, plot: Path | None) 
         return
     print_table(runs_table(memory))
     for line in curve_lines(memory):
-        click.echo(clean(line))
+        click.echo(shown(line))
     for line in facts_lines(memory):
         click.echo(line)
 
@@ -96,5 +97,5 @@ def forget(name: str, daemon: DaemonAddress, *, yes: bool) -> None:
     with connected(daemon) as advisor:
         if not yes:
             known = plural(advisor.task(name).task.runs)
-            click.confirm(f"Forget what is remembered of {clean(name)} ({known}) for good?", abort=True)
-        click.echo(f"forgot {plural(advisor.forget_task(name))} of {clean(name)}")
+            click.confirm(f"Forget what is remembered of {shown(name)} ({known}) for good?", abort=True)
+        click.echo(f"forgot {plural(advisor.forget_task(name))} of {shown(name)}")

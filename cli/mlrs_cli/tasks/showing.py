@@ -8,7 +8,8 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from mlrs.types import Ending, Expected, Measure, PastRun, TaskMemory
-from mlrs_cli.runs.listing import ago
+from mlrs_cli.text import shown
+from mlrs_cli.values import ago
 
 ENDINGS = {
     Ending.REACHED: "reached its horizon",
@@ -19,11 +20,6 @@ ENDINGS = {
 """What each ending is called."""
 
 
-def clean(text: str) -> str:
-    """Return text for a terminal: characters that would control it are replaced."""
-    return "".join(character if character.isprintable() else "\ufffd" for character in text)
-
-
 def runs_table(memory: TaskMemory) -> Table:
     """Return a table of the runs, the newest first."""
     measure = "measure" if memory.measure is None else memory.measure.words
@@ -31,16 +27,16 @@ def runs_table(memory: TaskMemory) -> Table:
         Column("run", overflow="fold"), "ended", "policy", "learning rate", "batch size", "how", measure
     )
     for run in memory.runs:
-        table.add_row(*(Text(clean(cell)) for cell in _cells(run, memory.measure)))
+        table.add_row(*(Text(shown(cell)) for cell in _cells(run, memory.measure)))
     return table
 
 
 def facts_lines(memory: TaskMemory) -> Iterator[str]:
     """Yield what is known best, and what the next run gets and why, a line each."""
     if memory.best is not None:
-        yield f"best known: {clean(expected_text(memory.best))}"
+        yield f"best known: {shown(expected_text(memory.best))}"
     if memory.next is not None:
-        yield f"next run like the newest one: {clean(str(memory.next))}"
+        yield f"next run like the newest one: {shown(str(memory.next))}"
 
 
 def expected_text(expected: Expected) -> str:
