@@ -77,6 +77,20 @@ class Daemon:
     """Of metrics, if they are served."""
 
 
+@dataclass(frozen=True)
+class _Runs:
+    """What holds runs, in memory and in the store, and what else the calls about them share."""
+
+    catalog: ModelCatalog
+    watchers: Watchers
+    journal: Journal
+    live: LiveRuns
+    changes: RunChanges
+    stored: StoredRuns
+    memory: TaskMemory
+    counts: AdviceCounts
+
+
 def assembled(
     config: ServerConfig,
     tokens: TokenStore,
@@ -86,6 +100,48 @@ def assembled(
     shared: Sharing | None,
 ) -> Daemon:
     """Assemble the parts that answer calls."""
+    runs = _runs(config, store, executor, catalog, shared)
+    advisor, rank_reducer = _advisor(config, runs)
+    authenticator = Authenticator(tokens, config.limits_of, reflection=config.reflection)
+    status = StatusInterceptor(SERVICES, authenticator)
+    health = StoreHealth()
+    runs.journal.on_health = health.reporter("flushes")
+    figures = DaemonFigures(
+        counts=runs.counts,
+        refused_calls=status.refusals,
+        live=runs.live,
+        watchers=runs.watchers,
+        rank_reducer=rank_reducer,
+        health=health,
+        engine_name=store.engine_name,
+        open_streams=authenticator.stream_count,
+        advice_streams=advisor.stream_count,
+    )
+    overview = Overview(runs.stored, shared.ownership if shared else None)
+    return Daemon(
+        watchers=runs.watchers,
+        live=runs.live,
+        stored=runs.stored,
+        changes=runs.changes,
+        advisor=advisor,
+        models=ModelService(catalog, Promotion(runs.live, runs.stored, catalog), config.data_dir),
+        tasks=TaskService(runs.memory),
+        daemon=DaemonService(config.exit_after_idle_s, figures, overview),
+        memory=runs.memory,
+        status=status,
+        overview=overview,
+        health=health,
+        collector=None if config.metrics is None else _collector(figures),
+    )
+
+
+def _runs(
+    config: ServerConfig,
+    store: SqlStore,
+    executor: ThreadPoolExecutor,
+    catalog: ModelCatalog,
+    shared: Sharing | None,
+) -> _Runs:
     watchers = Watchers()
     journal = Journal(
         store,
@@ -94,72 +150,57 @@ def assembled(
         on_flushed=watchers.wake,
         max_unflushed=config.max_unflushed,
     )
-    live, changes = LiveRuns(catalog, journal), RunChanges(journal)
+    live = LiveRuns(catalog, journal)
     stored = StoredRuns(store, executor, catalog, live, shared.ownership if shared else None)
-    quota = RunQuota(config.limits_of, stored.count_unfinished)
-    feeders = Feeders()
-    memory = TaskMemory(stored, catalog, abandoned_after_s=config.abandoned_after_s)
-    opener = RunOpener(
-        live, stored, watchers, catalog, changes, memory=memory, quota=quota.reserved, feeders=feeders
+    return _Runs(
+        catalog=catalog,
+        watchers=watchers,
+        journal=journal,
+        live=live,
+        changes=RunChanges(journal),
+        stored=stored,
+        memory=TaskMemory(stored, catalog, abandoned_after_s=config.abandoned_after_s),
+        counts=AdviceCounts(),
     )
-    ending = RunEnding(live, stored, watchers, changes, memory)
-    engine, records = Engine(live.groups, journal), RunRecords(live, stored, watchers)
-    recaller = Recaller(stored)
-    searches = RunSearches(live, stored, catalog, changes)
-    counts = AdviceCounts()
-    meta = MetaService(opener, Adaptation(live, stored), counts)
+
+
+def _advisor(config: ServerConfig, runs: _Runs) -> tuple[AdvisorService, RankReducer]:
+    """Return the service of runs, and what it reduces the losses of ranks with."""
+    live, stored, watchers, changes = runs.live, runs.stored, runs.watchers, runs.changes
+    quota, feeders = RunQuota(config.limits_of, stored.count_unfinished), Feeders()
+    opener = RunOpener(
+        live,
+        stored,
+        watchers,
+        runs.catalog,
+        changes,
+        memory=runs.memory,
+        quota=quota.reserved,
+        feeders=feeders,
+    )
+    engine, recaller = Engine(live.groups, runs.journal), Recaller(stored)
     rank_reducer = RankReducer(live, engine, recaller)
-    advisor = AdvisorService(
+    service = AdvisorService(
         opener,
-        ending,
-        records,
+        RunEnding(live, stored, watchers, changes, runs.memory),
+        RunRecords(live, stored, watchers),
         RunSummaries(stored),
         RunNotes(stored, changes),
-        searches,
+        RunSearches(live, stored, runs.catalog, changes),
         recaller,
         engine,
         rank_reducer,
-        meta,
-        counts,
+        MetaService(opener, Adaptation(live, stored), runs.counts),
+        runs.counts,
         feeders,
     )
-    models = ModelService(catalog, Promotion(live, stored, catalog), config.data_dir)
-    authenticator = Authenticator(tokens, config.limits_of, reflection=config.reflection)
-    status = StatusInterceptor(SERVICES, authenticator)
-    health = StoreHealth()
-    journal.on_health = health.reporter("flushes")
-    figures = DaemonFigures(
-        counts=counts,
-        refused_calls=status.refusals,
-        live=live,
-        watchers=watchers,
-        rank_reducer=rank_reducer,
-        health=health,
-        engine_name=store.engine_name,
-        open_streams=authenticator.stream_count,
-        advice_streams=advisor.stream_count,
-    )
-    overview = Overview(stored, shared.ownership if shared else None)
-    collector: DaemonCollector | None = None
-    if config.metrics is not None:
-        from mlrs_server.telemetry.metrics import DaemonCollector  # Prometheus' library costs start-up time
+    return service, rank_reducer
 
-        collector = DaemonCollector(figures)
-    return Daemon(
-        watchers,
-        live,
-        stored,
-        changes,
-        advisor,
-        models,
-        TaskService(memory),
-        DaemonService(config.exit_after_idle_s, figures, overview),
-        memory,
-        status,
-        overview,
-        health,
-        collector,
-    )
+
+def _collector(figures: DaemonFigures) -> DaemonCollector:
+    from mlrs_server.telemetry.metrics import DaemonCollector  # Prometheus' library costs start-up time
+
+    return DaemonCollector(figures)
 
 
 def housekeeping(
