@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mlrs_core.config import RunConfig
+from mlrs_server import daemon
 from tests.server.meta.support import AFTER, META
 from tests.server.models.catalogs import Catalogs
+from tests.server.support import FailingStore
 from tests.support.daemon import write_random_model
 from tests.support.postgres import PostgresServer, postgres_or_skip
 
@@ -27,6 +30,20 @@ def postgres() -> Iterator[PostgresServer]:
 def model_file(tmp_path: Path) -> Path:
     """A small network with random weights."""
     return write_random_model(tmp_path / "small.safetensors")
+
+
+@pytest.fixture
+def stores(monkeypatch: pytest.MonkeyPatch) -> list[FailingStore]:
+    """Have daemons of this process use stores that can be made to fail; return those."""
+    opened: list[FailingStore] = []
+    real = daemon.open_store
+
+    def failing(where: Any) -> Any:
+        opened.append(FailingStore(real(where)))
+        return opened[-1]
+
+    monkeypatch.setattr(daemon, "open_store", failing)
+    return opened
 
 
 @pytest.fixture(params=["paper", "drift"])

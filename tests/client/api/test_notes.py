@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,27 +14,10 @@ from mlrs.torch import AdvisedLR
 from mlrs.types import RunPage
 from tests.client.conftest import done
 from tests.client.test_contract import items
-from tests.support.daemon import Daemon, write_random_model
+from tests.support.daemon import Daemon
 
 TEXT = "<b>[red]\N{SNOWMAN} %_\\"
 """Text that means something elsewhere."""
-
-
-@pytest.fixture(scope="module")
-def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    """A daemon."""
-    folder = tmp_path_factory.mktemp("daemon")
-    model = write_random_model(folder / "tiny.safetensors")
-    with Daemon(folder / "data", "--model", str(model)) as running:
-        yield running
-
-
-@pytest.fixture
-async def advisor(connect: Any, real: Daemon, tmp_path: Path) -> AsyncIterator[Any]:
-    """An advisor of a flavour."""
-    advisor = connect(real.address, timeout_s=20.0, unsent_dir=tmp_path)
-    yield advisor
-    await done(advisor.close())
 
 
 async def begun(advisor: Any, task: str, run_id: str, **options: Any) -> mlrs.types.RunInfo:
@@ -47,39 +29,39 @@ async def begun(advisor: Any, task: str, run_id: str, **options: Any) -> mlrs.ty
     return info
 
 
-async def test_a_run_is_noted_when_it_begins_and_later(advisor: Any) -> None:
+async def test_a_run_is_noted_when_it_begins_and_later(asking: Any) -> None:
     """A new run has the tags and the note that it is given, and `update_run` changes them one by one."""
-    info = await begun(advisor, "noted", "noted/1", tags={"team": TEXT, "empty": ""}, note=f"{TEXT}\nsecond")
+    info = await begun(asking, "noted", "noted/1", tags={"team": TEXT, "empty": ""}, note=f"{TEXT}\nsecond")
     assert (info.tags, info.note) == ({"team": TEXT, "empty": ""}, f"{TEXT}\nsecond")
-    info = await done(advisor.update_run("noted/1", set_tags={"x": "1"}, remove_tags=["empty", "none"]))
+    info = await done(asking.update_run("noted/1", set_tags={"x": "1"}, remove_tags=["empty", "none"]))
     assert (info.tags, info.note, info.next_step) == ({"team": TEXT, "x": "1"}, f"{TEXT}\nsecond", 1)
-    info = await done(advisor.update_run("noted/1", note=""))
+    info = await done(asking.update_run("noted/1", note=""))
     assert (info.tags, info.note) == ({"team": TEXT, "x": "1"}, "")
-    assert await done(advisor.get_run("noted/1")) == info
+    assert await done(asking.get_run("noted/1")) == info
     assert len({info, info}) == 1
     with pytest.raises(RunNotFoundError):
-        await done(advisor.update_run("nobody", note="x"))
+        await done(asking.update_run("nobody", note="x"))
     with pytest.raises(InvalidArgumentError, match="at most 32 tags, this one would have 34"):
-        await done(advisor.update_run("noted/1", set_tags={f"t{n}": "" for n in range(32)}))
+        await done(asking.update_run("noted/1", set_tags={f"t{n}": "" for n in range(32)}))
 
 
-async def test_runs_of_a_sweep_are_noted(advisor: Any) -> None:
+async def test_runs_of_a_sweep_are_noted(asking: Any) -> None:
     """Every run of a sweep has the tags and the note of the sweep."""
     ids = ["sweep/a", "sweep/b"]
-    await done(advisor.sweep(ids, tags={"sweep": "first"}, note="together", on_existing="resume"))
-    infos = await items(advisor.runs(tags={"sweep": "first"}))
+    await done(asking.sweep(ids, tags={"sweep": "first"}, note="together", on_existing="resume"))
+    infos = await items(asking.runs(tags={"sweep": "first"}))
     assert [(info.id, info.note) for info in infos] == [(run_id, "together") for run_id in ids]
     with pytest.raises(InvalidArgumentError, match="for every run of a sweep") as caught:
-        await done(advisor.sweep(ids, note="\N{SNOWMAN}" * 1000))
+        await done(asking.sweep(ids, note="\N{SNOWMAN}" * 1000))
     assert caught.value.field == "note"
 
 
-async def test_runs_are_listed_by_page_and_filter(advisor: Any) -> None:
+async def test_runs_are_listed_by_page_and_filter(asking: Any) -> None:
     """Pages and iterators have the runs that are meant, in the order that is asked for."""
     for number, kind in enumerate(["pages/b_1", "pages/a-1", "pages/c_1"]):
-        await begun(advisor, "pages" if number else "other", kind, tags={"n": str(number), "all": ""})
-    await begun(advisor, "pages", "pages/b_1")
-    await done(advisor.update_run("pages/b_1", set_tags={"all": "", "n": "3"}))
+        await begun(asking, "pages" if number else "other", kind, tags={"n": str(number), "all": ""})
+    await begun(asking, "pages", "pages/b_1")
+    await done(asking.update_run("pages/b_1", set_tags={"all": "", "n": "3"}))
     chosen: dict[str, Any] = {"tags": {"all": ""}, "prefix": "pages/"}
     wanted = {
         "id": ["pages/a-1", "pages/b_1", "pages/c_1"],
@@ -87,14 +69,14 @@ async def test_runs_are_listed_by_page_and_filter(advisor: Any) -> None:
         "recent": ["pages/b_1", "pages/c_1", "pages/a-1"],
     }
     for order, ids in wanted.items():
-        assert [run.id for run in await items(advisor.runs(order=order, **chosen))] == ids
-        first = await done(advisor.run_page(size=2, order=order, **chosen))
+        assert [run.id for run in await items(asking.runs(order=order, **chosen))] == ids
+        first = await done(asking.run_page(size=2, order=order, **chosen))
         assert isinstance(first, RunPage)
         assert first.cursor
-        second = await done(advisor.run_page(size=2, order=order, cursor=first.cursor, **chosen))
+        second = await done(asking.run_page(size=2, order=order, cursor=first.cursor, **chosen))
         assert [run.id for run in (*first.runs, *second.runs)] == ids
         assert second.cursor is None
-    assert [run.id for run in (await done(advisor.run_page(prefix="pages/"))).runs] == wanted["recent"]
+    assert [run.id for run in (await done(asking.run_page(prefix="pages/"))).runs] == wanted["recent"]
     for filters, ids in [
         ({"contains": "_1"}, ["pages/b_1", "pages/c_1"]),
         ({"contains": "%"}, []),
@@ -105,12 +87,12 @@ async def test_runs_are_listed_by_page_and_filter(advisor: Any) -> None:
         ({"status": "active", "contains": "a-"}, ["pages/a-1"]),
     ]:
         all_of: Any = {"prefix": "pages/", **filters}
-        assert [run.id for run in await items(advisor.runs(**all_of))] == ids
-        assert [run.id for run in (await done(advisor.run_page(order="id", **all_of))).runs] == ids
-    model = (await done(advisor.get_run("pages/b_1"))).config.model
-    assert len(await items(advisor.runs(prefix="pages/", model=model))) == 3
+        assert [run.id for run in await items(asking.runs(**all_of))] == ids
+        assert [run.id for run in (await done(asking.run_page(order="id", **all_of))).runs] == ids
+    model = (await done(asking.get_run("pages/b_1"))).config.model
+    assert len(await items(asking.runs(prefix="pages/", model=model))) == 3
     with pytest.raises(InvalidArgumentError, match="same order"):
-        await done(advisor.run_page(order="created", cursor=first.cursor))
+        await done(asking.run_page(order="created", cursor=first.cursor))
 
 
 @pytest.mark.parametrize(
@@ -140,10 +122,10 @@ async def test_runs_are_listed_by_page_and_filter(advisor: Any) -> None:
         (lambda it: it.run("task", tags={"": "x"}), "tags"),
     ],
 )
-async def test_wrong_arguments_are_named(advisor: Any, call: Any, field: str) -> None:
+async def test_wrong_arguments_are_named(asking: Any, call: Any, field: str) -> None:
     """What cannot be meant is refused before a call is made."""
     with pytest.raises(InvalidArgumentError) as caught:
-        await done(call(advisor))
+        await done(call(asking))
     assert caught.value.field == field
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,21 +22,6 @@ from tests.client.ledger.test_fallback import recovered
 from tests.support.daemon import Daemon
 
 LOSSES = [2.0, 3.0, math.nan, 1.0, 0.5, 4.0]
-
-
-@pytest.fixture(scope="module")
-def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    """A daemon of its own process."""
-    with Daemon(tmp_path_factory.mktemp("daemon") / "data") as running:
-        yield running
-
-
-@pytest.fixture
-async def asking(connect: Any, real: Daemon) -> AsyncIterator[Any]:
-    """An advisor of it, of a flavour."""
-    advisor = connect(real.address, timeout_s=20.0)
-    yield advisor
-    await done(advisor.close())
 
 
 async def trained(advisor: Any, task: str) -> Any:

@@ -16,7 +16,6 @@ import grpc
 import pytest
 
 from mlrs_proto import v1 as pb
-from mlrs_server import daemon
 from mlrs_server.live import journal
 from mlrs_server.telemetry.latency import BOUNDS_S
 from tests.server.support import FailingStore, columns, create, refused, service
@@ -88,27 +87,19 @@ async def test_it_says_how_it_is(tmp_path: Path, model_file: Path) -> None:
 
 
 async def test_it_says_how_its_store_is(
-    tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, model_file: Path, stores: list[FailingStore], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The state of the store is that of its flushes, also while it fails or stands still."""
-    opened: list[FailingStore] = []
-    real = daemon.open_store
-
-    def failing(where: Any) -> Any:
-        opened.append(FailingStore(real(where)))
-        return opened[-1]
-
-    monkeypatch.setattr(daemon, "open_store", failing)
     monkeypatch.setattr(journal, "LATE_S", 0.2)
     async with service(tmp_path / "d", model_file, flush_interval_s=0.01) as (stub, _):
         for step, way in enumerate(("works", "fails", "stands still", "works")):
-            opened[0].failing = {"append"} if way == "fails" else set()
+            stores[0].failing = {"append"} if way == "fails" else set()
             if step == 0:
                 await create(stub, "a")
             if way == "stands still":
-                opened[0].unblocked.clear()
+                stores[0].unblocked.clear()
             else:
-                opened[0].unblocked.set()
+                stores[0].unblocked.set()
             answered: Any = stub.Advise(pb.AdviseRequest(run_id="a", step=step, loss=1.0), timeout=TIMEOUT)
             await answered
             async with asyncio.timeout(TIMEOUT):

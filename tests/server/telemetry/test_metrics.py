@@ -16,7 +16,6 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from mlrs_proto import v1 as pb
-from mlrs_server import daemon
 from mlrs_server.errors import AdvisorError, Reason
 from mlrs_server.live import journal
 from mlrs_server.telemetry import metrics as telemetry_metrics
@@ -26,20 +25,6 @@ from tests.server.test_daemon import NOT_SERVING, SERVING, health
 from tests.support.postgres import PostgresServer
 
 TIMEOUT = 20
-
-
-@pytest.fixture
-def stores(monkeypatch: pytest.MonkeyPatch) -> list[FailingStore]:
-    """Have daemons of this process use stores that can be made to fail; return those."""
-    opened: list[FailingStore] = []
-    real = daemon.open_store
-
-    def failing(where: Any) -> Any:
-        opened.append(FailingStore(real(where)))
-        return opened[-1]
-
-    monkeypatch.setattr(daemon, "open_store", failing)
-    return opened
 
 
 @pytest.fixture
