@@ -14,7 +14,7 @@ from rich.text import Text
 from mlrs.types import DaemonInfo, DaemonStatus, LatencyHistogram, StoreStatus
 from mlrs_cli.root import DaemonAddress, connected, daemon_options, print_table
 from mlrs_cli.text import shown
-from mlrs_cli.values import ago, plain
+from mlrs_cli.values import ago, or_dash, plain
 
 
 @click.command()
@@ -91,7 +91,7 @@ def _replicas(now: DaemonStatus) -> Table:
     for replica in now.replicas:
         lease = "-" if replica.lease_until is None else _left(replica.lease_until - now.time)
         address = f"{shown(replica.address)}{' *' if replica.answering else ''}"
-        table.add_row(Text(address), str(replica.shards), str(replica.unfinished_runs), lease)
+        table.add_row(Text(address), str(replica.shards), or_dash(replica.unfinished_runs, "d"), lease)
     return table
 
 

@@ -76,8 +76,8 @@ class ReplicaInfo:
     """Whether it is the daemon that reports."""
     shards: int
     """How many of the 256 shards of runs it owns."""
-    unfinished_runs: int
-    """The caller's runs in these shards that are not finished, as of some seconds ago."""
+    unfinished_runs: int | None
+    """The caller's runs in these shards that are not finished, as of seconds ago; `None`: not known yet."""
     lease_until: dt.datetime | None
     """Until when its lease holds, in UTC; `None`: it does not share its store."""
 

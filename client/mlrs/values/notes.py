@@ -18,7 +18,8 @@ MAX_VALUE = 256
 """The most characters of a tag's value."""
 MAX_NOTE = 4096
 """The most characters of a note."""
-_TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\-/]{0,63}")
+TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\-/]{0,63}")
+"""The format of a tag's name."""
 
 
 def tags(name: str, value: object) -> dict[str, str]:
@@ -63,7 +64,7 @@ def order(value: object) -> Order:
 
 
 def _tag(name: str, value: object) -> str:
-    if not isinstance(value, str) or not _TAG.fullmatch(value):
+    if not isinstance(value, str) or not TAG.fullmatch(value):
         raise wrong(
             name,
             "must name tags with 1 to 64 letters, digits and any of ._-/, beginning with a letter or digit",

@@ -73,6 +73,6 @@ def _replica_from_proto(message: pb.Replica) -> ReplicaInfo:
         address=message.address,
         answering=message.answering,
         shards=message.shards,
-        unfinished_runs=message.unfinished_runs,
+        unfinished_runs=message.unfinished_runs if message.HasField("unfinished_runs") else None,
         lease_until=until,
     )

@@ -262,7 +262,7 @@ class Replica(google.protobuf.message.Message):
     shards: builtins.int
     """How many of the 256 shards of runs it owns."""
     unfinished_runs: builtins.int
-    """The caller's runs in these shards that are not finished."""
+    """The caller's runs in these shards that are not finished. Unset: the store has not said yet."""
     @property
     def lease_until(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """Until when its lease holds. Unset: it does not share its store."""
@@ -273,10 +273,11 @@ class Replica(google.protobuf.message.Message):
         address: builtins.str = ...,
         answering: builtins.bool = ...,
         shards: builtins.int = ...,
-        unfinished_runs: builtins.int = ...,
+        unfinished_runs: builtins.int | None = ...,
         lease_until: google.protobuf.timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["lease_until", b"lease_until"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["address", b"address", "answering", b"answering", "lease_until", b"lease_until", "shards", b"shards", "unfinished_runs", b"unfinished_runs"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_unfinished_runs", b"_unfinished_runs", "lease_until", b"lease_until", "unfinished_runs", b"unfinished_runs"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_unfinished_runs", b"_unfinished_runs", "address", b"address", "answering", b"answering", "lease_until", b"lease_until", "shards", b"shards", "unfinished_runs", b"unfinished_runs"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_unfinished_runs", b"_unfinished_runs"]) -> typing.Literal["unfinished_runs"] | None: ...
 
 global___Replica = Replica

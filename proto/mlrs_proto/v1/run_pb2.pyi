@@ -394,7 +394,7 @@ class BatchOpenRunsResponse(google.protobuf.message.Message):
     RESPONSES_FIELD_NUMBER: builtins.int
     @property
     def responses(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___OpenRunResponse]:
-        """In the order of the requests."""
+        """In the order of the requests; the runs without their tags and notes."""
 
     def __init__(
         self,
@@ -795,7 +795,7 @@ class BatchFinishRunsResponse(google.protobuf.message.Message):
     RUNS_FIELD_NUMBER: builtins.int
     @property
     def runs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Run]:
-        """In the order of the ids; all of their records are durable."""
+        """In the order of the ids, without their tags and notes; all of their records are durable."""
 
     def __init__(
         self,

@@ -31,8 +31,8 @@ class ReplicaStatus:
     """Whether it is this daemon."""
     shards: int
     """The number of shards that it owns."""
-    unfinished_runs: int
-    """The number of unfinished runs of the tenant in these shards."""
+    unfinished_runs: int | None
+    """The number of unfinished runs of the tenant in these shards; `None`: the store has not said yet."""
     lease_until: float | None
     """When its lease ends unless it is renewed, in seconds since the epoch; `None`: it needs no lease."""
 
@@ -51,7 +51,7 @@ class Overview:
         """Return the replicas by address, with the runs of a tenant; wait a second for the store at most.
 
         Replicas are as they were when this one renewed its lease last. Counts that the store does not return
-        in time are as they were before, at first 0.
+        in time are as they were before, at first `None`.
         """
         by_shard = await self._unfinished.by_shard(tenant)
         if self._ownership is None:
@@ -59,20 +59,20 @@ class Overview:
                 address=self.address,
                 is_answering=True,
                 shards=SHARDS,
-                unfinished_runs=sum(by_shard.values()),
+                unfinished_runs=None if by_shard is None else sum(by_shard.values()),
                 lease_until=None,
             )
             return [alone]
         shards, runs = Counter[str](), Counter[str]()
         for shard, owner in self._ownership.owners().items():
             shards[owner] += 1
-            runs[owner] += by_shard.get(shard, 0)
+            runs[owner] += (by_shard or {}).get(shard, 0)
         return [
             ReplicaStatus(
                 address=replica.address,
                 is_answering=replica.id == self._ownership.replica_id,
                 shards=shards[replica.id],
-                unfinished_runs=runs[replica.id],
+                unfinished_runs=None if by_shard is None else runs[replica.id],
                 lease_until=replica.lease_until,
             )
             for replica in sorted(self._ownership.replicas, key=lambda one: (one.address, one.id))
@@ -89,8 +89,8 @@ class UnfinishedRuns:
         self._due: dict[str, float] = {}
         self._counting: dict[str, asyncio.Task[None]] = {}
 
-    async def by_shard(self, tenant: str) -> Mapping[int, int]:
-        """Return how many runs of a tenant are not finished, by shard, as of a moment ago."""
+    async def by_shard(self, tenant: str) -> Mapping[int, int] | None:
+        """Return how many runs of a tenant are not finished, by shard, as of a moment ago, if it is known."""
         task = self._counting.get(tenant)
         if task is None and time.monotonic() >= self._due.get(tenant, 0.0):
             task = self._counting[tenant] = asyncio.create_task(self._count(tenant))
@@ -99,7 +99,7 @@ class UnfinishedRuns:
             done, _ = await asyncio.wait({task}, timeout=LONGEST_WAIT_S)
             for one in done:
                 one.result()  # raises if it failed by a defect
-        return self._counts.get(tenant, {})
+        return self._counts.get(tenant)
 
     async def _count(self, tenant: str) -> None:
         took_s = 0.0

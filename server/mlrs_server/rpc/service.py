@@ -96,7 +96,7 @@ class AdvisorService(AdvisorServiceServicer):
         ]
         opened = await self._opener.open_many(openings)
         return pb.BatchOpenRunsResponse(
-            responses=[convert.opened_to_proto(one) async for one in cooperatively(opened)]
+            responses=[convert.opened_to_proto(one, has_notes=False) async for one in cooperatively(opened)]
         )
 
     async def GetRun(self, request: pb.GetRunRequest, context: Context) -> pb.GetRunResponse:
@@ -154,7 +154,7 @@ class AdvisorService(AdvisorServiceServicer):
         run_ids = [caller.full(run_id) for run_id in request.run_ids]
         views = await self._ending.finish_many(run_ids, steps, outcomes)
         return pb.BatchFinishRunsResponse(
-            runs=[convert.run_to_proto(view) async for view in cooperatively(views)]
+            runs=[convert.run_to_proto(view, has_notes=False) async for view in cooperatively(views)]
         )
 
     async def DeleteRun(self, request: pb.DeleteRunRequest, context: Context) -> pb.DeleteRunResponse:

@@ -19,10 +19,11 @@ def feeder_event(next_step: int, *, was_connected: bool) -> RunEvent | None:
 
 
 def fallback_event(request: OpenRequest, next_step: int) -> RunEvent | None:
-    """Return the event of the steps that a client's fallback answered, if there are any."""
+    """Return the event of the steps that a client's fallback answered, if there are any.
+
+    They may be beyond the run's next step, as the client sends what it observed meanwhile only afterwards.
+    """
     if (first := request.fallback_from) is None:
         return None
-    count = request.fallback_steps
-    if count is None:
-        count = next_step - first if next_step > first else None
-    return RunEvent(kind=RunEventKind.FALLBACK, step=first, count=count)
+    count = request.fallback_steps or next_step - first
+    return RunEvent(kind=RunEventKind.FALLBACK, step=first, count=count) if count > 0 else None

@@ -1,7 +1,8 @@
 """Lists of runs: pages by id, by recency or by creation, of the runs that have some traits.
 
-A page is read along the index of its order, and the reading ends with its last run. Where few runs have one
-of the traits, they are found by it instead, and sorted.
+A page by id or by creation is read along the index of its order, and the reading ends with its last run.
+Where few runs have one of the traits, they are found by it instead, and sorted. A page by recency sorts all
+the runs that it may have.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from sqlalchemy.sql.operators import custom_op
 from mlrs_core.config import ScheduleKind
 from mlrs_server.domain.ledger import RunStatus
 from mlrs_server.errors import AdvisorError
-from mlrs_server.storage.positions import Creation, Position, Recency, RunTraits
+from mlrs_server.storage.positions import Creation, Position, RunTraits
 from mlrs_server.storage.protocol import StoredRun
 from mlrs_server.storage.tables import models, of_tenant, run_of, run_tags, runs
 from mlrs_server.tenancy import SEPARATOR, full_name
@@ -145,7 +146,7 @@ def _sources(choice: Choice, after: Position) -> Iterator[sa.Select[Any]]:
         yield keys.where(_is_of_model(own.c.__getitem__, traits, choice.tenant))
     if not isinstance(after, str) and (choice.tenant or choice.prefix):
         yield keys.where(of_tenant(choice.tenant, choice.prefix, column=own.c.run_id))
-    if not isinstance(after, Recency) and choice.status is not None:  # the index by recency has it
+    if choice.status is not None:
         yield keys.where(own.c.status == int(choice.status))
 
 

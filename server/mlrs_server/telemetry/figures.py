@@ -31,9 +31,13 @@ class DaemonFigures:
     refused_calls: Counter[Reason | None]
     """The number of failed calls, by reason; `None` is a defect."""
     live: LiveRuns
+    """The runs in memory, and the answers that wait to be stored."""
     watchers: Watchers
+    """The followers of runs."""
     rank_reducer: RankReducer
+    """The steps that ranks have reported, and not enough of them."""
     health: StoreHealth
+    """Whether the store works."""
     engine_name: str
     """The engine of the store: `sqlite` or `postgresql`."""
     open_streams: Callable[[], int]

@@ -160,12 +160,17 @@ async def test_filters_of_any_characters_fail_nothing(stub: Any) -> None:
 
 
 async def test_a_page_fits_into_a_message(stub: Any) -> None:
-    """Pages of runs with long notes are shorter than asked for; no run is missed."""
+    """Pages of runs with long notes are shorter than asked for; no run is missed. Batches have no notes."""
     note = "\N{PILE OF POO}" * 4096
     names = [f"run-{index:03}" for index in range(300)]
     for start in range(0, 300, 100):
         requests = [pb.OpenRunRequest(run_id=name, note=note) for name in names[start : start + 100]]
         await stub.BatchOpenRuns(pb.BatchOpenRunsRequest(requests=requests))
     page = await stub.ListRuns(pb.ListRunsRequest(page_size=1000))
-    assert len(page.runs) == -(-lists.MAX_TEXT // len(note))
+    assert len(page.runs) == -(-lists.MAX_TEXT_BYTES // len(note.encode()))
     assert await listed(stub, 1000) == names
+    again = [pb.OpenRunRequest(run_id=name, mode=pb.OPEN_MODE_RESUME) for name in names]
+    opened = await stub.BatchOpenRuns(pb.BatchOpenRunsRequest(requests=again))
+    assert [(one.run.run_id, one.run.note) for one in opened.responses] == [(name, "") for name in names]
+    finished = await stub.BatchFinishRuns(pb.BatchFinishRunsRequest(run_ids=names))
+    assert [(run.run_id, run.note) for run in finished.runs] == [(name, "") for name in names]

@@ -190,13 +190,12 @@ FILTERS: dict[str, dict[str, Any]] = {
 }
 ORDERS = [
     ("x", "sqlite_autoindex_runs_1"),
-    (Recency(9.0, 8.0, "x"), "runs_by_update"),
     (Creation(8.0, "x"), "runs_by_creation"),
 ]
 
 
 @pytest.mark.parametrize("chosen", FILTERS.values(), ids=FILTERS)
-@pytest.mark.parametrize(("after", "index"), ORDERS, ids=["id", "update", "creation"])
+@pytest.mark.parametrize(("after", "index"), ORDERS, ids=["id", "creation"])
 def test_a_page_is_read_along_an_index(
     plans: Any, chosen: dict[str, Any], after: Position, index: str
 ) -> None:

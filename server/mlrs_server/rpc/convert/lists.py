@@ -18,8 +18,8 @@ MAX_PAGE = 1000
 """The most runs or models in a page."""
 DEFAULT_PAGE = 100
 """The size of a page if the request gives none."""
-MAX_TEXT = 2**20
-"""A page ends with the run whose tags and note make it so many characters, so that it fits into a message."""
+MAX_TEXT_BYTES = 2**20
+"""A page ends with the run whose tags and note make it so many bytes, so that it fits into a message."""
 _DIGEST = re.compile(r"[0-9a-f]{8,64}")
 _BY_UPDATE, _BY_CREATION = "update", "create"
 """How tokens of these orders begin; one of a list by id is an id, which has no space."""
@@ -92,10 +92,11 @@ def _wrong_token() -> AdvisorError:
 
 def page_of(views: Sequence[RunView], size: int) -> Sequence[RunView]:
     """Return the runs of a page of at most `size`, of those that are left: as many as fit into a message."""
-    text = 0
+    size_bytes = 0
     for count, view in enumerate(views[:size], 1):
-        text += len(view.note) + sum(len(name) + len(value) for name, value in view.tags.items())
-        if text >= MAX_TEXT:
+        texts = (view.note, *view.tags, *view.tags.values())
+        size_bytes += sum(len(text.encode()) for text in texts)
+        if size_bytes >= MAX_TEXT_BYTES:
             return views[:count]
     return views[:size]
 

@@ -140,10 +140,10 @@ def feeder_from_metadata(metadata: Iterable[tuple[str, str | bytes]] | None) -> 
     return check_feeder(value if isinstance(value, str) else repr(value), FEEDER_KEY)
 
 
-def opened_to_proto(opened: Opened) -> pb.OpenRunResponse:
-    """Return an opened run as a message."""
+def opened_to_proto(opened: Opened, *, has_notes: bool = True) -> pb.OpenRunResponse:
+    """Return an opened run as a message, with its tags and its note or without."""
     return pb.OpenRunResponse(
-        run=run_to_proto(opened.view),
+        run=run_to_proto(opened.view, has_notes=has_notes),
         run_handle=opened.handle,
         created=opened.created,
         took_over=opened.took_over,
@@ -161,8 +161,8 @@ def step_from_proto(value: int, field: str) -> int:
     return value
 
 
-def run_to_proto(view: RunView) -> pb.Run:
-    """Return a run as a message."""
+def run_to_proto(view: RunView, *, has_notes: bool = True) -> pb.Run:
+    """Return a run as a message, with its tags and its note or without: those of many may be too long."""
     snapshot, config = view.snapshot, view.config
     begun = snapshot.next_step > 0
     return pb.Run(
@@ -178,8 +178,8 @@ def run_to_proto(view: RunView) -> pb.Run:
         meta=_meta_status_to_proto(view),
         world_size=view.world_size or None,
         task=view.task,
-        tags=dict(view.tags),
-        note=view.note,
+        tags=dict(view.tags) if has_notes else None,
+        note=view.note if has_notes else "",
     )
 
 

@@ -13,7 +13,7 @@
  * @property {number} ranks_waiting
  * @property {number} resident_memory_bytes
  * @property {{engine: string, works: boolean, unstored_answers: number, since_flush_s: number | null, flushes: number, flush_time_s: number, flush_failures: number}} store
- * @property {{address: string, answering: boolean, shards: number, unfinished_runs: number, lease_until: number | null}[]} replicas
+ * @property {{address: string, answering: boolean, shards: number, unfinished_runs: number | null, lease_until: number | null}[]} replicas
  *
  * @typedef {{last: {time: number, answers: number} | null, times: number[], perSecond: number[]}} Rates
  */
