@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from mlrs_web.routes.pages import STATIC
+
 TESTS = sorted((Path(__file__).parent / "front").glob("*.test.js"))
+MAIN = STATIC / "main.js"
+IMPORT = re.compile(r'^(?:import|export) [^;]*?"(\.{1,2}/[^"]+)";$', re.MULTILINE)
+PRELOADED = re.compile(r'<link rel="modulepreload" href="/static/([^"]+)">')
 
 
 def test_the_logic_of_the_pages() -> None:
@@ -24,3 +30,15 @@ def test_the_logic_of_the_pages() -> None:
     )
     assert TESTS
     assert tested.returncode == 0, tested.stdout
+
+
+def test_the_modules_of_the_frame_are_loaded_at_once() -> None:
+    """The page names the modules that its main module imports, and no other: none waits for another."""
+    imported, left = set[Path](), [MAIN]
+    while left:
+        module = left.pop()
+        found = {(module.parent / name).resolve() for name in IMPORT.findall(module.read_text("utf-8"))}
+        left += found - imported
+        imported |= found
+    named = PRELOADED.findall((STATIC / "index.html").read_text("utf-8"))
+    assert named == sorted(str(module.relative_to(STATIC)) for module in imported)

@@ -27,12 +27,14 @@ async function show() {
   try {
     const load = pageOf(location.pathname);
     if (!load) throw new ApiError("not_found", `The dashboard has no page ${location.pathname}.`, 404);
+    const loading = load();
+    loading.catch(() => {}); // a failure is met where the module is awaited, unless the page is left before
     /** @type {import("./router.js").Session} */
     const session = await get("/api/session", {}, signal);
     if (session.tokens_required && !session.signed_in && location.pathname !== "/sign-in") return signedOut();
     shell.setSession(session);
     if (!session.daemon && !session.tokens_required) shell.setAway("daemon");
-    const page = await load();
+    const page = await loading;
     if (signal.aborted) return;
     await page.show({ root, query, signal, session, setTitle: shell.setTitle });
   } catch (error) {
