@@ -59,7 +59,7 @@ def test_systemd_finds_nothing_wrong(tmp_path: Path) -> None:
 def test_the_image_installs_extras_that_there_are() -> None:
     """The extras that the Dockerfile names are those of the distribution."""
     (named,) = re.findall(r'"\$\{wheel\}\[([a-z,]+)\]"', DOCKERFILE)
-    assert set(named.split(",")) == {"server", "postgres"}
+    assert set(named.split(",")) == {"dashboard", "postgres", "server"}
     assert set(named.split(",")) <= PROJECT["project"]["optional-dependencies"].keys()
 
 
