@@ -1,8 +1,8 @@
 """Lists of runs: pages by id, by recency or by creation, of the runs that have some traits.
 
 A page by id or by creation is read along the index of its order, and the reading ends with its last run.
-Where few runs have one of the traits, they are found by it instead, and sorted. A page by recency sorts all
-the runs that it may have.
+Where few runs have one of the traits, they are found by it instead, and sorted. By recency, all runs of the
+tenant are sorted where not few can be meant: an index on what every flush changes would cost each flush.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sqlalchemy.sql.operators import custom_op
 from mlrs_core.config import ScheduleKind
 from mlrs_server.domain.ledger import RunStatus
 from mlrs_server.errors import AdvisorError
-from mlrs_server.storage.positions import Creation, Position, RunTraits
+from mlrs_server.storage.positions import Creation, Position, Recency, RunTraits
 from mlrs_server.storage.protocol import StoredRun
 from mlrs_server.storage.tables import models, of_tenant, run_of, run_tags, runs
 from mlrs_server.tenancy import SEPARATOR, full_name
@@ -61,7 +61,8 @@ def page(connection: sa.Connection, choice: Choice, after: Position, limit: int)
     few = _few(connection, choice, after)
     unindexed = partial(_unindexed, connection)
     along: _Column = runs.c.__getitem__ if few is None else unindexed
-    run_id = along("run_id") if isinstance(after, str) else unindexed("run_id")
+    is_part = isinstance(after, Recency) and bool(choice.tenant or choice.prefix)
+    run_id = along("run_id") if isinstance(after, str) or is_part else unindexed("run_id")
     in_range = of_tenant(choice.tenant, choice.prefix, column=run_id)
     query = sa.select(runs).where(in_range, *_conditions(connection, choice, unindexed))
     if few is not None:
