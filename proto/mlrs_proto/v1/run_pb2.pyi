@@ -279,10 +279,13 @@ class OpenRunRequest(google.protobuf.message.Message):
     """
     fallback_from: builtins.int
     """The first step whose learning rate came from the client's fallback since the run was opened last, while the daemon
-    did not answer. It is recorded as an event of the run. Unset: there is none.
+    did not answer. It is recorded as an event of the run. Unset: there is none. It may be beyond the run's next step,
+    as a daemon that died may have lost answers before it.
     """
     fallback_steps: builtins.int
-    """The number of such steps. Unset: as many as there are from `fallback_from` to the step that is observed next."""
+    """The number of such steps. Unset: as many as there are from `fallback_from` to the run's next step; if that is not
+    beyond it, nothing is recorded.
+    """
     @property
     def config(self) -> mlrs_proto.v1.config_pb2.RunConfig:
         """Its config."""

@@ -21,9 +21,12 @@ def feeder_event(next_step: int, *, was_connected: bool) -> RunEvent | None:
 def fallback_event(request: OpenRequest, next_step: int) -> RunEvent | None:
     """Return the event of the steps that a client's fallback answered, if there are any.
 
-    They may be beyond the run's next step, as the client sends what it observed meanwhile only afterwards.
+    They may lie beyond the next step of the run: a daemon that died has lost its newest answers, whose
+    observations come again once the run is open, and those of the steps of the fallback after them.
     """
     if (first := request.fallback_from) is None:
         return None
-    count = request.fallback_steps or next_step - first
-    return RunEvent(kind=RunEventKind.FALLBACK, step=first, count=count) if count > 0 else None
+    count = next_step - first if request.fallback_steps is None else request.fallback_steps
+    if count <= 0:
+        return None
+    return RunEvent(kind=RunEventKind.FALLBACK, step=first, count=count)

@@ -58,7 +58,7 @@ class OpenRequest:
     fallback_from: int | None = None
     """The first step that the client's fallback has answered since it opened the run last; `None`: none."""
     fallback_steps: int | None = None
-    """The number of these steps; `None`: as many as there are up to the run's next step."""
+    """The number of these steps; `None`: as many as there are up to the run's next step, maybe none."""
     tags: Mapping[str, str] = field(default_factory=dict)
     """The tags of a new run."""
     note: str = ""

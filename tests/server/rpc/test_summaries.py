@@ -207,6 +207,24 @@ async def test_what_happens_to_a_run_is_listed(stub: Any) -> None:
     assert await events(stub) == [(1, "FALLBACK", 0, None, 7)]
 
 
+async def test_a_fallback_beyond_the_record_is_listed(stub: Any) -> None:
+    """A client of a daemon that lost answers tells its fallback's steps, which the record has only later.
+
+    A fallback without a number of steps is of those that the record has; if there is none, it is no event.
+    """
+    await create(stub, "a")
+    await advised(stub, "a", LOSSES[:4])
+    request = pb.OpenRunRequest(run_id="a", mode=pb.OPEN_MODE_RESUME, fallback_from=6)
+    await stub.OpenRun(request, timeout=TIMEOUT)
+    request.fallback_from = 4
+    await stub.OpenRun(request, timeout=TIMEOUT)
+    assert await events(stub) == []
+    request.fallback_from, request.fallback_steps = 6, 2
+    await stub.OpenRun(request, timeout=TIMEOUT)
+    await advised(stub, "a", LOSSES[4:8], start=4)
+    assert await events(stub) == [(1, "FALLBACK", 6, None, 2)]
+
+
 async def test_a_takeover_is_listed(stub: Any) -> None:
     """A process that takes a run while its feeder is connected is told apart from one that resumes it."""
     await create(stub, "a")
