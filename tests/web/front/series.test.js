@@ -3,7 +3,7 @@ import test from "node:test";
 
 import { grouped } from "../../../web/mlrs_web/static/charts/grouping.js";
 import { isLabelled, linearRange, logRange, spansDecades } from "../../../web/mlrs_web/static/charts/scales.js";
-import { evenly, nearest, resampled, smoothed } from "../../../web/mlrs_web/static/charts/series.js";
+import { evenly, resampled, smoothed } from "../../../web/mlrs_web/static/charts/series.js";
 
 test("smoothing weighs by age, has no bias at the start and keeps gaps", () => {
   assert.deepEqual(smoothed([4, null, 1], 0.5), [4, null, (4 * 0.5 + 1) / 1.5]);
@@ -17,13 +17,6 @@ test("smoothing weighs by age, has no bias at the start and keeps gaps", () => {
 test("a series is read on straight lines between its points, and not beyond them", () => {
   assert.deepEqual(resampled([0, 10, 20], [0, null, 4], [-1, 0, 5, 20, 21]), [null, 0, 1, 4, null]);
   assert.deepEqual(evenly(0, 1, 3), [0, 0.5, 1]);
-});
-
-test("the nearest position is found", () => {
-  assert.deepEqual(
-    [-5, 4, 6, 99].map((value) => nearest([0, 5, 8], value)),
-    [0, 1, 1, 2],
-  );
 });
 
 test("ranges of axes have room, and none below 0 that no value needs", () => {

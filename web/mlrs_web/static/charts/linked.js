@@ -49,28 +49,11 @@ export function linkedCharts(settings) {
   );
   const logLoss = toggle("log loss", (on) => ((look.logLoss = on), changed()));
   const logRate = toggle("log learning rate", (on) => ((look.logRate = on), changed()));
-  const all = h(
-    "button",
-    { class: "button small", onclick: () => zoom(null), title: "Double click on a chart does the same" },
-    "All steps",
-  );
-  const controls = h(
-    "div",
-    { class: "controls", role: "group", "aria-label": "How the charts look" },
-    smoothingNode(look, changed),
-    logLoss.node,
-    logRate.node,
-    h(
-      "span",
-      { class: "zoom", role: "group", "aria-label": "Zoom" },
-      button("−", "Zoom out", () => zoomBy(2)),
-      button("+", "Zoom in; dragging over a chart does the same", () => zoomBy(0.5)),
-      all,
-    ),
-  );
+  const zooms = zoomButtons(zoomBy, () => zoom(null));
+  const looks = [smoothingNode(look, changed), logLoss.node, logRate.node, zooms.node];
   return {
     look,
-    controls,
+    controls: h("div", { class: "controls", role: "group", "aria-label": "How the charts look" }, ...looks),
     readout,
     loss,
     rate,
@@ -80,7 +63,7 @@ export function linkedCharts(settings) {
       const logs = { loss: look.logLoss ?? pictures.log.loss, rate: look.logRate ?? pictures.log.rate };
       logLoss.set(logs.loss);
       logRate.set(logs.rate);
-      /** @type {any} */ (all).disabled = look.view === null;
+      zooms.set(look.view !== null);
       const view = look.view ?? settings.whole();
       loss.show({ ...pictures.loss, view, logY: logs.loss });
       rate.show({ ...pictures.rate, view, logY: logs.rate });
@@ -165,6 +148,21 @@ const words = (smoothing) => (smoothing ? smoothing.toFixed(2) : "none");
 function toggle(word, onchange) {
   const box = h("input", { type: "checkbox", onchange: () => onchange(box.checked) });
   return { node: h("label", { class: "check" }, box, word), set: (/** @type {boolean} */ on) => (box.checked = on) };
+}
+
+/** @param {(factor: number) => void} zoomBy @param {() => void} onall */
+function zoomButtons(zoomBy, onall) {
+  const title = "Double click on a chart does the same";
+  const all = h("button", { class: "button small", onclick: onall, title }, "All steps");
+  const out = button("−", "Zoom out", () => zoomBy(2));
+  const into = button("+", "Zoom in; dragging over a chart does the same", () => zoomBy(0.5));
+  return {
+    node: h("span", { class: "zoom", role: "group", "aria-label": "Zoom" }, out, into, all),
+    /** @param {boolean} zoomed whether there is more to show */
+    set(zoomed) {
+      all.disabled = !zoomed;
+    },
+  };
 }
 
 /** @param {string} sign @param {string} does @param {() => void} onclick */

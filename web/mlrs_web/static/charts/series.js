@@ -47,17 +47,6 @@ export function evenly(low, high, number) {
   return Array.from({ length: number }, (_, index) => low + ((high - low) * index) / (number - 1));
 }
 
-/** The index of the position nearest to a value. @param {number[]} xs ascending, not empty @param {number} value */
-export function nearest(xs, value) {
-  let [low, high] = [0, xs.length - 1];
-  while (low < high) {
-    const middle = (low + high) >> 1;
-    if (xs[middle] < value) low = middle + 1;
-    else high = middle;
-  }
-  return low > 0 && value - xs[low - 1] <= xs[low] - value ? low - 1 : low;
-}
-
 /** The least and the greatest value of lists; `[Infinity, -Infinity]` of none. @param {...Num[]} lists @returns {[number, number]} */
 export function extent(...lists) {
   let [low, high] = [Infinity, -Infinity];

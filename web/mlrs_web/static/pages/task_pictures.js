@@ -97,8 +97,8 @@ function picture(memory, place, logX) {
     })),
     points,
     rules: [
-      ...ruleOf(memory.best, place, "good", "Best known"),
-      ...ruleOf(memory.next_arm, place, "ink", "The next run"),
+      ...ruleOf(memory.best, place, { name: "Best known", colour: "good", dash: [] }),
+      ...ruleOf(memory.next_arm, place, { name: "The next run", colour: "ink", dash: [5, 4] }),
     ],
     view: viewOf([...points.map((point) => point.x), ...xs], logX),
     logX,
@@ -128,15 +128,15 @@ function pointOf(run, x, measure, { colour, hollow }) {
   ];
 }
 
-/** @param {Expected | null} arm @param {(one: Expected) => number | null} place @param {string} colour @param {string} name */
-function ruleOf(arm, place, colour, name) {
+/** @param {Expected | null} arm @param {(one: Expected) => number | null} place @param {{name: string, colour: string, dash: number[]}} look */
+function ruleOf(arm, place, { name, colour, dash }) {
   const x = arm && place(arm);
   if (!arm || x === null) return [];
   return [
     {
       x,
       colour,
-      dash: name === "Best known" ? [] : [5, 4],
+      dash,
       words: `${name}: ${arm.policy}, expected ${loss(arm.value)} (${loss(arm.low)} to ${loss(arm.high)})`,
     },
   ];

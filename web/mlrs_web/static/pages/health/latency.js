@@ -32,7 +32,7 @@ export function latencyPanel(latency) {
 }
 
 /** The bound of the bucket in which a quantile lies. @param {Histogram} latency @param {number} share */
-export function quantile({ upper_bounds_s, counts }, share) {
+function quantile({ upper_bounds_s, counts }, share) {
   const total = counts.reduce((sum, one) => sum + one, 0);
   let seen = 0;
   for (const [index, number] of counts.entries()) {

@@ -2,15 +2,14 @@
 
 import { get } from "../../api/client.js";
 import { follow } from "../../api/stream.js";
-import { Chart } from "../../charts/chart.js";
 import { fill, h } from "../../view/dom.js";
-import { ago, bytes, count, counted, duration, significant, words } from "../../view/format.js";
+import { ago, bytes, count, counted, duration, words } from "../../view/format.js";
 import { factsNode, panel } from "../../view/parts.js";
 import { table } from "../../view/table.js";
 import { timeNode } from "../../view/times.js";
 import { ANSWERS, REFUSALS } from "../../view/words.js";
 import { latencyPanel } from "./latency.js";
-import { addPoll, emptyRates } from "./rates.js";
+import { buildSpeed } from "./speed.js";
 
 /** @typedef {import("./rates.js").Status} Status */
 
@@ -21,7 +20,7 @@ const CHECKS = { store: "the store works" };
 export async function show({ root, signal, session, setTitle }) {
   setTitle("Health");
   const first = await get("/api/health", {}, signal);
-  const rates = emptyRates();
+  const speed = buildSpeed(signal);
   const boxes = {
     facts: h("div", {}),
     latency: h("div", {}),
@@ -30,21 +29,10 @@ export async function show({ root, signal, session, setTitle }) {
     counts: h("div", { class: "panels" }),
     checks: h("div", {}),
   };
-  const speed = h("p", { class: "big-number" });
-  const chart = new Chart(
-    {
-      label: "Answers a second",
-      yLabel: "answers a second",
-      xLabel: "seconds ago",
-      height: 170,
-      xText: (value) => significant(Math.abs(value), 3),
-    },
-    signal,
-  );
   fill(
     root,
     h("header", { class: "page-head" }, h("h1", {}, "Health"), boxes.facts),
-    h("div", { class: "two-columns" }, panel("Advice a second", null, speed, chart.node), boxes.latency),
+    h("div", { class: "two-columns" }, speed.node, boxes.latency),
     h("div", { class: "two-columns" }, boxes.store, boxes.checks),
     boxes.replicas,
     boxes.counts,
@@ -52,7 +40,7 @@ export async function show({ root, signal, session, setTitle }) {
 
   /** @param {{status: Status, checks: Record<string, any>}} health */
   function display({ status, checks }) {
-    addPoll(rates, status);
+    speed.add(status);
     fill(boxes.facts, daemonFacts(status, session));
     fill(boxes.latency, latencyPanel(status.latency));
     fill(boxes.store, storePanel(status));
@@ -63,19 +51,6 @@ export async function show({ root, signal, session, setTitle }) {
       countsPanel("Answers to observations", status.answers, ANSWERS, "None yet."),
       countsPanel("Refusals", status.refusals, REFUSALS, "Nothing was refused."),
     );
-    const newest = rates.perSecond.at(-1);
-    fill(
-      speed,
-      newest === undefined ? "measuring …" : `${significant(newest, 3)}`,
-      newest === undefined ? null : h("span", { class: "quiet" }, " answers a second"),
-    );
-    const end = rates.times.at(-1) ?? 0;
-    chart.show({
-      xs: rates.times.map((time) => time - end),
-      lines: [{ label: "answers a second", colour: "series-1", values: rates.perSecond }],
-      view: [-Math.max(60, end - (rates.times[0] ?? end)), 0],
-      fromZero: true,
-    });
   }
   display(first);
   follow("/api/live-health", () => ({}), { health: display }, signal);

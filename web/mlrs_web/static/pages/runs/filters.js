@@ -3,6 +3,7 @@
 import { get } from "../../api/client.js";
 import { setQuery } from "../../router.js";
 import { debounced, fill, h } from "../../view/dom.js";
+import { buildTagFilter } from "./tag_filter.js";
 
 const QUIET_MS = 200;
 const TEXTS = /** @type {const} */ (["contains", "task", "model"]);
@@ -30,78 +31,36 @@ export function buildFilters(query, signal, onchange) {
   const model = textField("text", "model", query.get("model"), soon, "any model", "known-models");
   const status = choice("status", STATUS_CHOICES, query.get("status") ?? "", changed);
   const order = choice("order", ORDERS, query.get("order") ?? "created", changed);
-  const tag = h("input", {
-    type: "text",
-    placeholder: "name:value",
-    "aria-label": "Tag, as name:value",
-    size: 14,
-    autocomplete: "off",
-  });
-  const tagList = h("span", { class: "tags" });
-  let tags = query.getAll("tag");
-  const addTag = (/** @type {Event} */ event) => {
+  const tags = buildTagFilter(query.getAll("tag"), changed);
+  const submit = (/** @type {Event} */ event) => {
     event.preventDefault();
-    const given = tag.value.trim();
-    if (!given) return;
-    tags = [...new Set([...tags, given.includes(":") ? given : `${given}:`])];
-    tag.value = "";
-    showTags();
-    changed();
+    tags.add();
   };
   const clearButton = h("button", { type: "button", class: "button", onclick: clear }, "Clear");
   const node = h(
     "form",
-    { class: "filters", role: "search", "aria-label": "Filter the runs", onsubmit: addTag },
+    { class: "filters", role: "search", "aria-label": "Filter the runs", onsubmit: submit },
     label("id", contains),
     label("status", status),
     label("task", task),
     label("model", model),
-    h(
-      "span",
-      { class: "field" },
-      h("span", {}, "tag"),
-      h(
-        "span",
-        { class: "with-button" },
-        tag,
-        h("button", { class: "button small", title: "Only runs with this tag" }, "Add"),
-      ),
-    ),
+    tags.field,
     label("order", order),
-    tagList,
+    tags.list,
     clearButton,
     h("datalist", { id: "known-tasks" }),
     h("datalist", { id: "known-models" }),
   );
-  showTags();
   clearButton.hidden = !any();
   void suggest(node, signal);
 
-  function showTags() {
-    const remove = (/** @type {string} */ one) => () => {
-      tags = tags.filter((other) => other !== one);
-      showTags();
-      changed();
-    };
-    fill(
-      tagList,
-      ...tags.map((one) =>
-        h(
-          "button",
-          { type: "button", class: "tag", onclick: remove(one), "aria-label": `Remove the tag filter ${one}` },
-          one,
-          h("span", { "aria-hidden": "true" }, " ×"),
-        ),
-      ),
-    );
-  }
   function values() {
     return {
       contains: contains.value.trim(),
       status: status.value,
       task: task.value.trim(),
       model: model.value.trim(),
-      tag: tags,
+      tag: tags.values(),
       order: order.value,
     };
   }
@@ -114,15 +73,14 @@ export function buildFilters(query, signal, onchange) {
     const given = values();
     for (const name of [...TEXTS, "status"])
       if (given[/** @type {"task"} */ (name)]) now.set(name, given[/** @type {"task"} */ (name)]);
-    for (const one of tags) now.append("tag", one);
+    for (const one of given.tag) now.append("tag", one);
     if (given.order !== "created") now.set("order", given.order);
     clearButton.hidden = !any();
     setQuery(now);
   }
   function clear() {
     for (const field of [contains, task, model, status]) field.value = "";
-    tags = [];
-    showTags();
+    tags.clear();
     changed();
   }
   return { node, values, any, clear, focus: () => (contains.focus(), contains.select()) };

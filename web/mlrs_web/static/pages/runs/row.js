@@ -11,6 +11,7 @@ import { timeNode } from "../../view/times.js";
 
 /** So many characters of an id are always shown: ids of a task often differ at their ends only. */
 const TAIL = 8;
+const SHOWN_TAGS = 2;
 
 /** @param {Run} first @param {(id: string, on: boolean) => void} ontoggle */
 export function buildRow(first, ontoggle) {
@@ -61,27 +62,7 @@ export function buildRow(first, ontoggle) {
       fill(cells.loss, loss(run.last_loss));
       fill(cells.rate, rate(run.last_learning_rate));
       fill(cells.model, policyNode(run));
-      const tags = tagNodes(run.tags);
-      fill(
-        cells.labels,
-        h(
-          "span",
-          { class: "tags" },
-          ...tags.slice(0, 2),
-          tags.length > 2
-            ? h(
-                "span",
-                {
-                  class: "quiet",
-                  title: Object.entries(run.tags)
-                    .map((pair) => pair.join(": "))
-                    .join("\n"),
-                },
-                `+${tags.length - 2}`,
-              )
-            : null,
-        ),
-      );
+      fill(cells.labels, fewTags(run.tags));
       fill(cells.when, timeNode(run.update_time));
     },
     /** @param {boolean} on */
@@ -99,6 +80,15 @@ export function buildRow(first, ontoggle) {
     focus: () => link.focus({ preventScroll: true }),
     open: () => link.click(),
   };
+}
+
+/** The first tags, and how many more there are. @param {Record<string, string>} tags */
+function fewTags(tags) {
+  const nodes = tagNodes(tags);
+  const more = nodes.length - SHOWN_TAGS;
+  const all = Object.entries(tags).map((pair) => pair.join(": "));
+  const rest = more > 0 ? h("span", { class: "quiet", title: all.join("\n") }, `+${more}`) : null;
+  return h("span", { class: "tags" }, ...nodes.slice(0, SHOWN_TAGS), rest);
 }
 
 /** @param {string} name @param {string} title */
