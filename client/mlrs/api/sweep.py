@@ -115,6 +115,7 @@ class Sweep(SweepView[Connection], WithBlock):
     ) -> tuple[RunInfo, ...] | None:
         """Mark the runs as finished: they take no more observations, and all of their records are durable.
 
+        The runs come without their tags and notes, which may be too long for one message.
         If no daemon answers, it returns `None`, as `Run.finish` does, after a warning that names a file.
 
         Args:

@@ -41,7 +41,6 @@ runs = sa.Table(
     sa.Column("task", TEXT, nullable=False, server_default=sa.text("''")),
     sa.Column("feeder", sa.String, nullable=False, server_default=sa.text("''")),
     sa.Column("note", sa.LargeBinary),
-    sa.Index("runs_by_status", "status", "run_id"),
     sa.Index("runs_by_creation", "create_time", "run_id"),
     sa.Index("runs_by_task", "task"),
     sa.Index("runs_by_model", "model_name", "model_digest"),
@@ -49,9 +48,8 @@ runs = sa.Table(
 )
 """`loose_chunks` is the number of rows of observations that a run got since they were last merged.
 `world_size` is the number of its ranks, 0 without `config.ranks`. `task` is "" if an older version of mlrs
-created the run. `note` is UTF-8, which no engine refuses to read where it is damaged; no note is NULL.
-There is no index by `update_time`, which every flush sets: PostgreSQL would then write new entries of every
-index for each run that was observed."""
+created the run. `note` is UTF-8, which no engine refuses to read where it is damaged; no note is NULL. No
+index has `update_time`, which every flush sets: PostgreSQL would make new entries in all indices then."""
 
 run_tags = sa.Table(
     "run_tags",

@@ -65,6 +65,15 @@ async def test_a_daemon_alone_owns_everything(tmp_path: Path, model_file: Path) 
         assert (alone.unfinished_runs, alone.lease_until) == (1, None)
 
 
+async def test_what_the_store_has_not_said_is_unknown(tmp_path: Path, model_file: Path) -> None:
+    """While the store fails, the number of unfinished runs is not known, rather than 0."""
+    async with harness(tmp_path, model_file) as here:
+        await here.open("a")
+        here.store.failing.add("unfinished_by_shard")
+        (alone,) = await Overview(here.stored, None).replicas("")
+        assert alone.unfinished_runs is None
+
+
 async def test_the_store_is_asked_seldom(
     tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

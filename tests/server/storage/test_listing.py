@@ -199,7 +199,7 @@ ORDERS = [
 def test_a_page_is_read_along_an_index(
     plans: Any, chosen: dict[str, Any], after: Position, index: str
 ) -> None:
-    """No page sorts all runs, or reads the whole table: it follows the index of its order, or of a trait."""
+    """No page by id or creation sorts all runs: it follows the index of its order, or of a trait."""
     with patch.object(listing, "FEW", -1):  # so that no runs are few
         *counts, _ = [*plans(after, **chosen), []]
         pages = [plan for plan in counts if not any("CO-ROUTINE" in step for step in plan)]
@@ -212,3 +212,30 @@ def test_a_page_is_read_along_an_index(
     if sources:
         _, page, *_ = plans(after, **chosen)  # an empty store's runs are few
         assert any("SEARCH runs USING INTEGER PRIMARY KEY" in step for step in page)
+
+
+@pytest.mark.parametrize("name", ["prefix", "tenant", "task", "model", "tags"])
+def test_a_page_by_recency_reads_a_part(plans: Any, name: str) -> None:
+    """The newest runs of a tenant, or with a trait, are found by that, where they are few."""
+    *counts, newest, moved = plans(Recency(9.0, 8.0, "x"), **FILTERS[name])
+    assert counts
+    for plan in (newest, moved):
+        assert not any("SCAN runs" in step for step in plan)
+
+
+@pytest.mark.parametrize("name", ["prefix", "tenant"])
+def test_a_page_by_recency_reads_no_other_tenant(plans: Any, name: str) -> None:
+    """Where a tenant, or a prefix, has many runs, only these are read to be sorted."""
+    with patch.object(listing, "FEW", -1):
+        *_, newest, moved = plans(Recency(9.0, 8.0, "x"), **FILTERS[name])
+    for plan in (newest, moved):
+        assert "SEARCH runs USING INDEX sqlite_autoindex_runs_1" in plan[0]
+
+
+def test_no_index_has_what_a_flush_sets(listed: SqlStore) -> None:
+    """PostgreSQL updates a row of a run within its page, without new entries in any index."""
+    with listed.reading() as connection:
+        indices = sa.inspect(connection).get_indexes("runs")
+    assert {"runs_by_creation", "runs_by_task", "runs_by_model"} <= {index["name"] for index in indices}
+    indexed = {name for index in indices for name in index["column_names"]}
+    assert not indexed & {"status", "snapshot", "update_time", "loose_chunks"}

@@ -22,7 +22,6 @@ def upgrade() -> None:
         sqlite_with_rowid=False,
     )
     op.create_index("run_tags_by_value", "run_tags", ["name", "value", "run_key"])
-    op.create_index("runs_by_status", "runs", ["status", "run_id"])
     op.create_index("runs_by_creation", "runs", ["create_time", "run_id"])
     op.create_index("runs_by_task", "runs", ["task"])
     op.create_index("runs_by_model", "runs", ["model_name", "model_digest"])
