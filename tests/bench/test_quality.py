@@ -149,6 +149,7 @@ def test_kill_leaves_no_process_behind(tmp_path: Path, interrupted_table: subpro
     assert cells_in(tmp_path) >= 2
 
 
+@pytest.mark.slow
 def test_the_example_of_a_task_file_runs(tmp_path: Path) -> None:
     """The task file that the documentation shows trains, and is what the documentation shows."""
     result = quality(

@@ -147,6 +147,7 @@ def test_a_daemon_that_ends_ends_what_compiles_for_it(
         assert waiting.exception(WITHIN_S) is not None
 
 
+@pytest.mark.slow
 def test_two_daemons_start_on_one_empty_cache(tmp_path: Path) -> None:
     """Both advise the same to the bit, whoever compiles what; a later one compiles nothing."""
     daemons = [daemon_with(tmp_path / "cache", tmp_path / name) for name in "abc"]

@@ -48,14 +48,14 @@ async def got(stub: Any, run_id: str) -> pb.Run:
 
 
 async def test_a_new_run_has_the_tags_and_the_note_that_it_is_opened_with(stub: Any) -> None:
-    """Every answer about the run has them, unchanged to the character."""
+    """Every answer about one run has them, unchanged to the character; answers about many runs have none."""
     noted = {"tags": {"team": TEXT, "empty": ""}, "note": f"{TEXT}\n\ttwo"}
     runs = [await opened(stub, "a", **noted), await got(stub, "a")]
     runs += (await stub.ListRuns(pb.ListRunsRequest())).runs
     request = pb.OpenRunRequest(run_id="b", **noted)
-    runs += [
-        one.run for one in (await stub.BatchOpenRuns(pb.BatchOpenRunsRequest(requests=[request]))).responses
-    ]
+    (one,) = (await stub.BatchOpenRuns(pb.BatchOpenRunsRequest(requests=[request]))).responses
+    assert (dict(one.run.tags), one.run.note) == ({}, "")
+    runs.append(await got(stub, "b"))
     runs.append((await stub.FinishRun(pb.FinishRunRequest(run_id="a"))).run)
     async for chunk in stub.WatchRun(pb.WatchRunRequest(run_id="a")):
         runs.append(chunk.run)
