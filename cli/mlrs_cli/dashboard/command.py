@@ -103,7 +103,7 @@ def dashboard(
 
     \b
     From another machine, the simplest way is a tunnel: then open http://127.0.0.1:8265
-      ssh -L 8265:127.0.0.1:8265 gpu-7 mlrs dashboard
+      ssh -t -L 8265:127.0.0.1:8265 gpu-7 mlrs dashboard
 
     \b
     Open to others, who sign in with tokens of the daemon (`mlrs tokens create`):

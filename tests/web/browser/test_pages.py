@@ -83,6 +83,16 @@ def test_what_does_not_exist_is_said(dashboard: Dashboard, visit: Visit) -> None
         page.close()
 
 
+def test_a_task_of_which_nothing_is_remembered(dashboard: Dashboard, visit: Visit) -> None:
+    """Its page says so, and leads to its runs, rather than to an error."""
+    visitor = visit(dashboard)
+    visitor.expect_complaints(r"status of 404 .*/api/task\?")
+    page = visitor.open("/task?name=unheard-of")
+    expect(page.get_by_role("main")).to_contain_text("Nothing is remembered of this task")
+    expect(page.get_by_role("link", name="All its runs")).to_have_attribute("href", "/runs?task=unheard-of")
+    page.close()
+
+
 def test_the_theme_is_the_systems_or_the_readers(dashboard: Dashboard, visit: Visit) -> None:
     """A page is light or dark as the system is, until the reader chooses, which holds after loading again."""
     page = visit(dashboard, color_scheme="dark").open(f"/run?{urlencode({'id': LONG})}")

@@ -19,25 +19,48 @@ import { endedAt, offsetPicture, policiesOf, ratePicture } from "./task_pictures
 export async function show({ root, query, signal, setTitle }) {
   const name = query.get("name") ?? "";
   setTitle(`Task ${name}`);
-  /** @type {Memory} */
-  const memory = await get("/api/task", { name }, signal);
-  const head = h(
-    "header",
-    { class: "page-head" },
-    h(
-      "div",
-      { class: "title-line" },
-      h("h1", { class: "run-id" }, name),
-      h("div", { class: "actions" }, h("a", { class: "button", href: links.runs({ task: name }) }, "All its runs")),
-    ),
-    factsNode([
-      ["remembered", counted(memory.remembered ?? memory.runs.length, "run")],
-      ["measure", memory.measure ? words(memory.measure) : "none yet"],
-      ["best known", memory.best && armWords(memory.best)],
-      ["updated", memory.runs.length ? timeNode(Math.max(...memory.runs.map((run) => run.time))) : null],
-    ]),
+  const memory = await remembered(name, signal);
+  const title = h(
+    "div",
+    { class: "title-line" },
+    h("h1", { class: "run-id" }, name),
+    h("div", { class: "actions" }, h("a", { class: "button", href: links.runs({ task: name }) }, "All its runs")),
   );
+  if (!memory) {
+    fill(root, h("header", { class: "page-head" }, title), nothingPanel());
+    return;
+  }
+  const facts = factsNode([
+    ["remembered", counted(memory.remembered ?? memory.runs.length, "run")],
+    ["measure", memory.measure ? words(memory.measure) : "none yet"],
+    ["best known", memory.best && armWords(memory.best)],
+    ["updated", memory.runs.length ? timeNode(Math.max(...memory.runs.map((run) => run.time))) : null],
+  ]);
+  const head = h("header", { class: "page-head" }, title, facts);
   fill(root, head, nextPanel(memory), ...charts(memory, signal), runsPanel(memory));
+}
+
+/**
+ * What is remembered of a task; null: nothing.
+ *
+ * @param {string} name
+ * @param {AbortSignal} signal
+ * @returns {Promise<Memory | null>}
+ */
+async function remembered(name, signal) {
+  try {
+    return await get("/api/task", { name }, signal);
+  } catch (error) {
+    if (/** @type {any} */ (error).code === "not_found") return null;
+    throw error;
+  }
+}
+
+function nothingPanel() {
+  const why =
+    "Runs take no part in the memory of their task where they have no horizon, or were given a learning rate, " +
+    "a model, a schedule or meta mode.";
+  return panel("Nothing is remembered of this task", null, h("p", {}, why));
 }
 
 /** @param {Memory} memory */
